@@ -1,0 +1,91 @@
+"""CONFIG: the one dictionary you edit. Every key is checked before any work starts; a misspelt one is named.
+
+Change single values for one run without editing: python main.py --set epochs=5 --set batch_size=8
+Relative paths start from the folder of this file.
+"""
+
+# Blocks for common hardware: put the name of yours into the last line of CONFIG.
+CPU = {
+    "batch_size": 16,  # complexes per forward pass
+    "gradient_accumulation_steps": 1,  # forward passes per optimizer step
+    "visnet_hidden_channels": 64,
+    "visnet_num_layers": 3,
+    "visnet_num_heads": 8,
+    "visnet_num_rbf": 32,
+    "visnet_lmax": 1,
+}
+GPU_6GB = {
+    "batch_size": 4,
+    "gradient_accumulation_steps": 4,
+    "visnet_hidden_channels": 128,
+    "visnet_num_layers": 4,
+    "visnet_num_heads": 8,
+    "visnet_num_rbf": 32,
+    "visnet_lmax": 1,
+}
+GPU_16GB = {
+    "batch_size": 8,
+    "gradient_accumulation_steps": 2,
+    "visnet_hidden_channels": 128,
+    "visnet_num_layers": 6,
+    "visnet_num_heads": 8,
+    "visnet_num_rbf": 64,
+    "visnet_lmax": 1,
+}
+
+CONFIG = {
+    # Data: what to learn from
+    "dataset_path": None,  # folder with the complexes (PDBbind layout); None = the built-in demo set
+    "index_file": None,  # PDBbind index, CoreSet.dat or your own CSV; None = searched in dataset_path
+    "structure": "auto",  # 'protein', 'pocket' or 'auto' (pocket file if there is one, else protein)
+    "affinity_kinds": ["Kd", "Ki", "IC50"],
+    "censored_labels": "drop",  # labels with < or >: 'drop', or 'bound' (a prediction beyond the bound is no error)
+    "max_resolution": None,  # Å; entries with a worse one are left out; None = no limit
+    "keep_nmr": True,  # entries solved by NMR, which have no resolution
+    "keep_covalent": False,  # entries whose remark says that the ligand is bound covalently
+    "keep_incomplete_ligands": False,
+    "keep_multi_ligands": False,  # entries whose label belongs to more than one ligand, such as (ATP/PHE)
+    "train_split": 0.8,  # fraction of the complexes
+    "validation_split": 0.1,  # fraction; what is left is the test set
+    # Graphs: any change here builds a new cache folder
+    "pocket_radius": 8.0,  # Å; residues with an atom this near the ligand are in the graph
+    "interaction_cutoff": 6.0,  # Å; every protein-ligand pair this near is an edge, no neighbour cap
+    "visnet_cutoff": 4.5,  # Å; pairs of protein atoms this near are an edge
+    "visnet_max_neighbors": 32,  # nearest protein neighbours kept per protein atom
+    "keep_waters": False,
+    "keep_ions": True,
+    "keep_cofactors": True,
+    "processed_data_dir": "processed_data",
+    "processing_num_workers": 2,  # processes that build graphs; 0 = build in the main process
+    "processing_timeout_s": 60,  # seconds for one complex before its worker is replaced
+    "processing_memory_gb": 4,  # GB for one worker (not on Windows)
+    # Model: hidden channels, layers, heads, radial functions and lmax come from the hardware block
+    "visnet_vector_norm": "rms",  # 'rms' (smooth), 'max_min' (as published) or 'none'
+    "dropout_rate": 0.1,
+    # Training
+    "epochs": 40,
+    "learning_rate": 1e-3,
+    "optimizer": "adam",  # 'adam' or 'adamw'
+    "weight_decay": 0.0,
+    "scheduler": "cosine",  # 'cosine' (after warmup_epochs) or 'plateau'
+    "warmup_epochs": 1,
+    "plateau_factor": 0.5,  # 'plateau': the learning rate is multiplied by this ...
+    "plateau_patience": 5,  # ... after this many epochs without a better validation RMSE
+    "gradient_clip_norm": 10.0,
+    "ema_decay": 0.99,  # moving average of the weights, used to validate and predict; 0 = off
+    "early_stopping_patience": 20,  # epochs without a better validation RMSE; 0 = never stop early
+    "precision": "auto",  # 'fp32', 'bf16', 'fp16' or 'auto' (GPU: bf16, else fp16; CPU: fp32)
+    "device": "auto",  # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
+    "loader_num_workers": 0,  # processes that collate batches; the graphs are in memory, 0 is fast
+    "max_skipped_in_a_row": 20,  # batches with NaN or Inf before the run stops
+    "max_skipped_fraction": 0.5,  # of an epoch's batches before the run stops
+    "seed": 42,
+    # What a run leaves
+    "checkpoint_dir": "checkpoints",
+    "results_dir": "results",
+    "checkpoint_every_batches": 200,  # besides the checkpoint after each epoch; 0 = only that
+    "manual_save_trigger_file": "checkpoints/SAVE_NOW.flag",  # create this file to save at once
+    "profile": False,  # write results/profile.txt: where the time of the first batches goes
+    # Hardware: CPU, GPU_6GB or GPU_16GB
+    **CPU,
+}

@@ -1,0 +1,160 @@
+"""What a node and an edge can be, and the two containers that carry them: one complex, and a batch of complexes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from enum import IntEnum
+
+import torch
+from torch import Tensor
+
+
+class Side(IntEnum):
+    """Which part of the complex an atom belongs to."""
+
+    LIGAND = 0
+    PROTEIN = 1
+    ION = 2
+    WATER = 3
+    COFACTOR = 4
+
+
+class Hybridisation(IntEnum):
+    UNKNOWN = 0
+    SP = 1
+    SP2 = 2
+    SP3 = 3
+    OTHER = 4
+
+
+class EdgeKind(IntEnum):
+    """Which of the three graphs an edge belongs to; each kind has its own cutoff and its own embedding."""
+
+    LIGAND_BOND = 0
+    PROTEIN_BOND = 1
+    PROTEIN_NEAR = 2
+    CONTACT = 3
+
+
+class BondType(IntEnum):
+    """Chemistry of an edge; NONE for pairs that are near in space but not bonded."""
+
+    NONE = 0
+    SINGLE = 1
+    DOUBLE = 2
+    TRIPLE = 3
+    AROMATIC = 4
+    OTHER = 5
+
+
+RESIDUE_TYPES = (
+    "none",  # ligand atoms, ions, waters and cofactors
+    *(
+        [
+            "ALA",
+            "ARG",
+            "ASN",
+            "ASP",
+            "CYS",
+            "GLN",
+            "GLU",
+            "GLY",
+            "HIS",
+            "ILE",
+            "LEU",
+            "LYS",
+            "MET",
+            "PHE",
+            "PRO",
+            "SER",
+            "THR",
+            "TRP",
+            "TYR",
+            "VAL",
+        ]
+    ),
+    "other",  # an amino acid that is none of the twenty nor a modified one of them
+    "nucleotide",
+)
+
+MAX_CHARGE = 3  # formal charges are clipped to [-3, 3] and stored as charge + 3
+
+# Columns of ComplexGraph.features and the number of values each can take. Order and sizes are part of the model.
+NODE_FEATURES = {
+    "element": 119,  # atomic number; 0 for an unknown element
+    "side": len(Side),
+    "residue": len(RESIDUE_TYPES),
+    "charge": 2 * MAX_CHARGE + 1,
+    "hybridisation": len(Hybridisation),
+    "aromatic": 2,
+    "donor": 2,
+    "acceptor": 2,
+    "ring": 2,
+}
+FEATURE_COLUMN = {name: column for column, name in enumerate(NODE_FEATURES)}
+
+BOND_CUTOFF = 3.0  # Å; longer than any covalent bond, so the envelope of a bond edge never ends inside one
+
+
+@dataclass(frozen=True, eq=False)  # compared by identity: tensors have no single truth value
+class ComplexGraph:
+    """One complex as the cache stores it: ligand atoms first, then pocket atoms, every undirected pair once.
+
+    The protein, ligand and interaction graphs share one numbering of atoms. Pairs of one kind are sorted.
+    """
+
+    code: str
+    smiles: str  # of the ligand without hydrogens; empty when RDKit could not write one
+    num_ligand_atoms: int
+    pos: Tensor  # [N, 3] float32, Å, relative to the centroid of the ligand
+    features: Tensor  # [N, 9] uint8, columns NODE_FEATURES
+    fade: Tensor  # [N] float32 in (0, 1]: 1 inside the interaction cutoff, falling to 0 at the pocket's edge
+    ligand_bonds: Tensor  # [2, B] int16
+    ligand_bond_types: Tensor  # [B] uint8, BondType
+    protein_bonds: Tensor  # [2, P] int16
+    near_pairs: Tensor  # [2, Q] int16, protein atoms within visnet_cutoff
+    contacts: Tensor  # [2, C] int16, (ligand atom, pocket atom) within interaction_cutoff
+
+    @property
+    def num_atoms(self) -> int:
+        return self.pos.shape[0]
+
+    @property
+    def num_edges(self) -> int:
+        """Directed edges: each pair counts twice."""
+        pairs = (self.ligand_bonds, self.protein_bonds, self.near_pairs, self.contacts)
+        return 2 * sum(pair.shape[1] for pair in pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Several complexes side by side: N atoms, E directed edges sorted by target, G complexes."""
+
+    codes: tuple[str, ...]
+    features: Tensor  # [N, 9] int64
+    pos: Tensor  # [N, 3] float32, Å
+    fade: Tensor  # [N] float32
+    graph_of_atom: Tensor  # [N] int64
+    source: Tensor  # [E] int64
+    target: Tensor  # [E] int64, ascending
+    edge_kind: Tensor  # [E] int64, EdgeKind
+    bond_type: Tensor  # [E] int64, BondType
+    contacts: Tensor  # [2, C] int64, (ligand atom, pocket atom) of each contact once
+    pk: Tensor  # [G] float32, NaN where there is no label
+    bound: Tensor  # [G] float32: 0 the label is exact, +1 pK is at least the label, -1 at most
+
+    @property
+    def num_graphs(self) -> int:
+        return len(self.codes)
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {
+            field.name: getattr(self, field.name).to(device, non_blocking=True)
+            for field in fields(self)
+            if field.name != "codes"
+        }
+        return replace(self, **moved)
+
+    def pin_memory(self) -> Batch:
+        """Called by torch's DataLoader when it pins batches for a GPU."""
+        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "codes"})
