@@ -1,0 +1,316 @@
+"""A function over many tasks in supervised processes; a task that crashes, hangs or fills memory fails alone.
+
+`multiprocessing.Pool.map` waits for ever for a worker that was killed, and `ProcessPoolExecutor` gives up all
+pending tasks. Here each worker has its own pipe and one task in flight, so the blame is exact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import logging
+import math
+import multiprocessing
+import os
+import pickle
+import signal
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+try:
+    import resource
+except ImportError:  # Windows has no such limits: memory_gb is not enforced there
+    resource = None
+
+log = logging.getLogger(__name__)
+
+MAX_FAILED_STARTS = 3  # in a row, without one answered task in between
+START_TIMEOUT_S = 300.0  # importing torch over a slow network disk takes minutes
+STOP_TIMEOUT_S = 5.0  # for a worker to end after its pipe closed, or after it was killed
+ORPHAN_GRACE_S = 1.0  # a worker whose parent no longer watches ends itself this long after its time is up
+
+# Each worker fills one core; threads of its own would only compete with the other workers.
+THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+READY, DONE, FAILED, OUT_OF_MEMORY = "ready", "done", "failed", "out of memory"
+
+
+@dataclass(frozen=True)
+class WorkerFault:
+    """What stands in the place of a result when the worker did not survive the task."""
+
+    reason: str
+
+
+class WorkerStartError(RuntimeError):
+    """Workers end before they can take a task, so starting more of them would never stop."""
+
+
+def run_supervised(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    *,
+    num_workers: int,
+    timeout_s: float,
+    memory_gb: float | None,
+) -> Iterator[tuple[int, Any]]:
+    """Yield (index of the task, function(task) or WorkerFault) in the order in which tasks finish.
+
+    Closing the iterator, or any exception while it runs, kills the workers. A script that calls this needs
+    the usual `if __name__ == "__main__"` guard, because workers import it again.
+
+    Args:
+        function: Picklable, so a function of a module's top level or a `functools.partial` of one.
+        tasks: One picklable argument each.
+        num_workers: Processes; 0 calls `function` here, without any protection.
+        timeout_s: Longest time for one task; waiting for a free worker and starting one do not count.
+        memory_gb: Cap on a worker's data (heap and private mappings, 10^9 bytes), all imports included; None
+            for no cap. Linux only: other systems do not enforce it.
+
+    Raises:
+        WorkerStartError: Several workers in a row ended before they answered anything.
+        Exception: Whatever `function` raised, with the worker's traceback as a note: it is a bug, not a fault
+            of the task. Only running out of memory becomes a WorkerFault.
+    """
+    if num_workers == 0:
+        for index, task in enumerate(tasks):
+            yield index, function(task)
+        return
+    crew = _Crew(function, tasks, num_workers, timeout_s, memory_gb)
+    try:
+        yield from crew.results()
+    finally:
+        crew.stop()
+
+
+class _Worker:
+    """The parent's side of one process: its pipe, the task in flight and when that must be done."""
+
+    def __init__(self, function: Callable, timeout_s: float, memory_gb: float | None):
+        context = multiprocessing.get_context("spawn")
+        self.connection, far_end = context.Pipe()
+        arguments = (far_end, function, timeout_s, memory_gb)
+        self.process = context.Process(target=_serve, args=arguments, name="aidd-worker", daemon=True)
+        self.timeout_s = timeout_s
+        self.index: int | None = None  # of the task in flight
+        self.limit_s = START_TIMEOUT_S
+        with _child_surroundings():
+            self.process.start()
+        far_end.close()  # or the death of the worker would not show as the end of the pipe
+        self.deadline = time.monotonic() + self.limit_s
+
+    def send(self, index: int, task: Any) -> bool:
+        """Give a task to a worker that waits for one, so this cannot block; False when the worker is gone."""
+        content = pickle.dumps(task)
+        try:
+            self.connection.send_bytes(content)
+        except OSError:
+            return False
+        self.index, self.limit_s = index, self.timeout_s
+        self.deadline = time.monotonic() + self.limit_s
+        return True
+
+    def receive(self) -> tuple[str, Any] | None:
+        """The worker's message, or None if it is dead or silent."""
+        try:
+            content = self.connection.recv_bytes() if self.connection.poll() else None
+        except (EOFError, OSError):  # the pipe ends without a message, or in the middle of one
+            return None
+        return None if content is None else pickle.loads(content)
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.connection.close()
+        self.process.join(STOP_TIMEOUT_S)
+        if self.process.exitcode is None:
+            log.warning("worker process %s could not be killed and is left behind", self.process.pid)
+        else:
+            self.process.close()
+
+    def end(self) -> str:
+        """Kill what is left of a dead or late worker and say what became of it."""
+        late = time.monotonic() >= self.deadline
+        if not late:  # its pipe has closed; the exit code follows within moments
+            self.process.join(STOP_TIMEOUT_S)
+        exit_code = self.process.exitcode
+        self.stop()
+        if exit_code is None or exit_code == -getattr(signal, "SIGALRM", math.inf):
+            return f"took longer than {self.limit_s:g} s"
+        return _describe_exit(exit_code)
+
+
+class _Crew:
+    """All workers and the tasks that nobody has taken yet."""
+
+    def __init__(self, function, tasks, num_workers: int, timeout_s: float, memory_gb: float | None):
+        self.tasks = tasks
+        self.waiting = deque(range(len(tasks)))
+        self.memory_gb = memory_gb
+        self.failed_starts = 0
+        self.new_worker = functools.partial(_Worker, function, timeout_s, memory_gb)
+        self.workers: list[_Worker] = []
+        self.num_workers = min(num_workers, len(tasks))
+
+    def results(self) -> Iterator[tuple[int, Any]]:
+        while len(self.workers) < self.num_workers:
+            self.workers.append(self.new_worker())
+        while self.waiting or any(worker.index is not None for worker in self.workers):
+            # All free workers get their next task before the caller gets a result to work on.
+            outcomes = [self._attend(worker) for worker in self._speaking_or_late()]
+            yield from (outcome for outcome in outcomes if outcome is not None)
+
+    def stop(self) -> None:
+        for worker in self.workers:
+            worker.process.kill()
+        for worker in self.workers:
+            worker.stop()
+
+    def _speaking_or_late(self) -> list[_Worker]:
+        soonest = min(worker.deadline for worker in self.workers)
+        sources = [source for w in self.workers for source in (w.connection, w.process.sentinel)]
+        signalled = wait(sources, max(0.0, soonest - time.monotonic()))
+        now = time.monotonic()
+        return [
+            worker
+            for worker in self.workers
+            if worker.connection in signalled or worker.process.sentinel in signalled or now >= worker.deadline
+        ]
+
+    def _attend(self, worker: _Worker) -> tuple[int, Any] | None:
+        message = worker.receive()
+        index, worker.index = worker.index, None
+        if message is None:
+            return self._bury(worker, index)
+        status, content = message
+        if status == READY:
+            self._assign(worker)
+            return None
+        if status == FAILED:
+            error, text = content
+            error.add_note(f"In a worker process, task {index}:\n{text}")
+            raise error
+        if status == OUT_OF_MEMORY:
+            self._dismiss(worker)  # native code that failed to get memory may be in any state
+            self._fill_up()
+            limit = "" if self.memory_gb is None else f" (limit {self.memory_gb:g} GB)"
+            return index, WorkerFault(f"ran out of memory{limit}")
+        self._assign(worker)
+        return index, content
+
+    def _assign(self, worker: _Worker) -> None:
+        if not self.waiting:
+            self._dismiss(worker)
+        elif worker.send(self.waiting[0], self.tasks[self.waiting[0]]):
+            self.waiting.popleft()
+            self.failed_starts = 0
+        else:
+            self._bury(worker, None)
+
+    def _bury(self, worker: _Worker, index: int | None) -> tuple[int, WorkerFault] | None:
+        """Replace a dead or late worker; the task it had in flight, if any, is the one to blame."""
+        self.workers.remove(worker)
+        reason = worker.end()
+        if index is None:
+            self.failed_starts += 1
+            if self.failed_starts >= MAX_FAILED_STARTS:
+                raise WorkerStartError(f"{self.failed_starts} workers in a row ended before their first task: {reason}")
+        else:
+            log.info("task %d: %s; the worker is replaced", index, reason)
+        self._fill_up()
+        return None if index is None else (index, WorkerFault(reason))
+
+    def _dismiss(self, worker: _Worker) -> None:
+        self.workers.remove(worker)  # first: after an interrupt in between, stop() must not meet it again
+        worker.stop()
+
+    def _fill_up(self) -> None:
+        if self.waiting:
+            self.workers.append(self.new_worker())
+
+
+def _serve(connection: Connection, function: Callable, timeout_s: float, memory_gb: float | None) -> None:
+    """The worker's side: answer tasks until the pipe ends, as it does when the parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent decides
+    if memory_gb is not None and resource is not None:
+        hard_limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
+        num_bytes = int(memory_gb * 1e9)
+        soft_limit = num_bytes if hard_limit == resource.RLIM_INFINITY else min(num_bytes, hard_limit)
+        resource.setrlimit(resource.RLIMIT_DATA, (soft_limit, hard_limit))
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        connection.send_bytes(pickle.dumps((READY, None)))
+        while True:
+            content = connection.recv_bytes()
+            _end_myself_after(timeout_s + ORPHAN_GRACE_S)
+            answer = _answer(function, content)
+            _end_myself_after(0)
+            connection.send_bytes(answer)
+
+
+def _answer(function: Callable, content: bytes) -> bytes:
+    # Plain pickle: Connection.send would turn tensors into shared memory that may die with the worker.
+    try:
+        return pickle.dumps((DONE, function(pickle.loads(content))), protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # the parent raises it again; only full memory is the fault of the task
+        if _is_out_of_memory(error):
+            return pickle.dumps((OUT_OF_MEMORY, None))
+        return pickle.dumps((FAILED, (_picklable(error), traceback.format_exc())))
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    # torch reports "DefaultCPUAllocator: can't allocate memory" as a plain RuntimeError.
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _picklable(error: Exception) -> Exception:
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # an exception class may do anything when pickled; its text is what matters
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _end_myself_after(seconds: float) -> None:
+    """Let the kernel end this process in `seconds`, even inside native code; 0 takes it back."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # the default action of SIGALRM ends the process
+
+
+def _describe_exit(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"worker exited with code {exit_code}"
+    try:
+        name = signal.Signals(-exit_code).name
+    except ValueError:
+        name = str(-exit_code)
+    hint = " (the machine may be out of memory)" if name == "SIGKILL" else ""
+    return f"worker died with signal {name}{hint}"
+
+
+@contextlib.contextmanager
+def _child_surroundings() -> Iterator[None]:
+    """What a process inherits at its start: one thread per numeric library, SIGINT blocked during imports."""
+    before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
+    masked = hasattr(signal, "pthread_sigmask")
+    if masked:
+        resource_tracker.ensure_running()  # its own start would unblock SIGINT again
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+        if masked:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
