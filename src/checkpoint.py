@@ -1,0 +1,234 @@
+"""The whole state of a training run <-> a `.pth.tar` file (a zip, not a tar), and which to resume from."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from src.storage import (
+    StorageError,
+    cause,
+    read_plain,
+    remove_temporaries,
+    temporary_path,
+    tensors_in,
+    to_plain,
+    write_plain,
+)
+
+log = logging.getLogger(__name__)
+
+FORMAT_NUMBER = 1
+
+# Top-level keys of a full checkpoint and the types each may have. Keys beyond these are allowed if plain.
+SCHEMA: dict[str, tuple[type, ...]] = {
+    "format": (int,),  # FORMAT_NUMBER, written by save_checkpoint
+    "versions": (dict,),  # library -> version: python, torch, rdkit, data_processing, ...
+    "config": (dict,),  # the user's settings of the run, for the record
+    "model_settings": (dict,),  # what builds the model
+    "graph_settings": (dict,),  # what builds its input
+    "data_version": (str,),  # data_processing_version of the graphs
+    "model": (dict,),  # parameter name -> tensor
+    "ema": (dict, NoneType),  # moving average of the same parameters
+    "optimizer": (dict,),
+    "scheduler": (dict, NoneType),
+    "scaler": (dict, NoneType),  # of fp16 only
+    "rng": (dict,),  # rng_state()
+    "progress": (dict,),  # epoch and next_batch (from 0), step, best score, skips, history
+    "split": (dict,),  # part -> PDB codes
+    "dataset": (dict,),  # name of the data set, and a fingerprint of its codes and labels
+}
+CONTENTS = {"model": Tensor, "ema": Tensor, "versions": str, "split": list}
+FULL = frozenset(SCHEMA)
+FOR_PREDICTION = frozenset({"format", "model_settings", "graph_settings", "data_version", "model", "split"})
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be written, read or trusted; the message names the file and the cause."""
+
+
+def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = False) -> None:
+    """Write `state` so that at every instant, power cuts included, a whole checkpoint lies in the folder.
+
+    Args:
+        path: Where to, in an existing folder. A failed save leaves what was there.
+        state: All keys of SCHEMA ("format" is added). Tensors on any device; parameters become tensors.
+        keep_previous: Keep what lies at `path` as `previous_path(path)` if one could resume from it.
+
+    Raises:
+        CheckpointError: The state holds something that is not plain, or the disk does not take the file.
+    """
+
+    def before_replace() -> None:
+        if keep_previous and path.exists():
+            _keep_as_previous(path)
+
+    try:
+        plain = to_plain({**state, "format": FORMAT_NUMBER})
+        _check_schema(plain, FULL)
+        write_plain(path, plain, before_replace=before_replace)
+    except StorageError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def load_checkpoint(path: Path, *, required: Collection[str] = FULL) -> dict[str, Any]:
+    """Read a checkpoint onto the CPU; no file, however made, runs code or fills memory beyond its own size.
+
+    Args:
+        path: The file.
+        required: Keys of SCHEMA that must be there; FOR_PREDICTION for scoring.
+
+    Raises:
+        CheckpointError: Not a file, damaged, made by a newer version, incomplete, or not plain data.
+    """
+    try:
+        state = read_plain(path)
+    except StorageError as error:
+        raise CheckpointError(str(error)) from error
+    try:
+        _check_schema(state, required)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return state
+
+
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The full checkpoint to resume from and its content: the furthest by the counters stored inside.
+
+    Names and times of files do not count; on a tie `checkpoint.pth.tar` wins. Damaged files and those with
+    non-finite weights are named in one warning and stay where they are. Remains of interrupted saves are
+    removed, so only one run at a time may use the folder.
+
+    Returns:
+        None when the folder has no checkpoint at all or does not exist.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none can be used.
+    """
+    remove_temporaries(folder, "*.pth.tar")
+    best: tuple[Path, dict[str, Any]] | None = None
+    refused = []
+    paths = [path for path in folder.glob("[!.]*.pth.tar") if path.is_file()]
+    for path in sorted(paths, key=lambda path: (path.name != "checkpoint.pth.tar", path.name)):
+        try:
+            state = _load_resumable(path)
+        except CheckpointError as error:
+            refused.append(str(error))
+            continue
+        if best is None or progress_of(state) > progress_of(best[1]):
+            best = path, state
+    if refused and best is None:
+        raise CheckpointError("no checkpoint can be used:\n  " + "\n  ".join(refused))
+    if refused:
+        log.warning("checkpoints not used:\n  %s", "\n  ".join(refused))
+    return best
+
+
+def has_finite_weights(state: dict[str, Any]) -> bool:
+    """False if training could not go on: NaN or Inf in the weights, their average or the optimizer."""
+    parts = (state["model"], state.get("ema"), state.get("optimizer"))
+    return all(bool(torch.isfinite(tensor).all()) for part in parts for tensor in tensors_in(part))
+
+
+def progress_of(state: dict[str, Any]) -> tuple[int, int]:
+    """(epoch, next_batch), both counted from 0: the position of the next batch to train on."""
+    return state["progress"]["epoch"], state["progress"]["next_batch"]
+
+
+def previous_path(path: Path) -> Path:
+    """`checkpoint.pth.tar` -> `checkpoint_previous.pth.tar`."""
+    return path.with_name(path.name.removesuffix(".pth.tar") + "_previous.pth.tar")
+
+
+def rng_state() -> dict[str, Any]:
+    """State of the global generators of Python, NumPy, torch and each CUDA device, in plain form."""
+    name, keys, *rest = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": [name, keys.tolist(), *rest],
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_rng(state: dict[str, Any]) -> None:
+    """Continue the random sequences where `rng_state` was taken; devices that are not here are left out.
+
+    Raises:
+        CheckpointError: `state` is not what `rng_state` returns.
+    """
+    try:
+        random.setstate(state["python"])
+        name, keys, *rest = state["numpy"]
+        np.random.set_state((name, np.array(keys, dtype=np.uint32), *rest))
+        torch.set_rng_state(state["torch"])
+        for device, generator_state in enumerate(state["cuda"][: torch.cuda.device_count()]):
+            torch.cuda.set_rng_state(generator_state, device)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"the stored random state cannot be restored: {cause(error)}") from error
+
+
+def _load_resumable(path: Path) -> dict[str, Any]:
+    state = load_checkpoint(path)
+    if not has_finite_weights(state):
+        raise CheckpointError(f"{path}: NaN or Inf in the weights or the optimizer's state")
+    return state
+
+
+def _keep_as_previous(path: Path) -> None:
+    try:
+        _load_resumable(path)
+    except CheckpointError as error:  # must not replace the previous one, perhaps the only good one
+        log.warning("overwritten, not kept: %s", error)
+        return
+    link = temporary_path(path)
+    try:
+        os.link(path, link)  # so that `path` itself never disappears
+        source = link
+    except OSError:  # a file system without hard links
+        source = path
+    try:
+        os.replace(source, previous_path(path))
+    finally:
+        link.unlink(missing_ok=True)
+
+
+def _check_schema(state: Any, required: Collection[str]) -> None:
+    if type(state) is not dict or type(state.get("format")) is not int:
+        raise CheckpointError("not a checkpoint of this project (no format number)")
+    if state["format"] > FORMAT_NUMBER:
+        raise CheckpointError(
+            f"made by a newer version: format {state['format']}, this one reads up to {FORMAT_NUMBER}"
+        )
+    missing = sorted(set(required) - state.keys())
+    if missing:
+        raise CheckpointError(f"incomplete: no {', '.join(missing)}")
+    faults = [
+        f"{key} is a {type(state[key]).__name__}"
+        for key, kinds in SCHEMA.items()
+        if key in state and type(state[key]) not in kinds
+    ]
+    faults += _wrong_contents(state)
+    if faults:
+        raise CheckpointError("wrong content: " + "; ".join(faults))
+
+
+def _wrong_contents(state: dict[str, Any]) -> Iterator[str]:
+    for key, kind in CONTENTS.items():
+        part = state.get(key)
+        values = part.values() if type(part) is dict else part
+        if type(part) in (dict, list) and any(type(value) is not kind for value in values):
+            yield f"{key} holds something that is not a {kind.__name__}"
+    progress = state.get("progress")
+    counts = [progress.get(key) for key in ("epoch", "next_batch")] if type(progress) is dict else []
+    if any(type(count) is not int or count < 0 for count in counts):
+        yield "progress has no counts epoch and next_batch"

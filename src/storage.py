@@ -1,0 +1,270 @@
+"""Plain dictionaries of tensors, texts and tables <-> files that are whole or not there.
+
+`torch.load` does not verify the zip's checksums (a flipped bit loads as other weights), expands compressed
+entries a thousandfold and builds tensors larger than the file. All of that is checked here before anything is
+used, and only tensors and plain values are read or written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import logging
+import os
+import pickle
+import secrets
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+MAX_ENTRIES = 100_000  # a storage of a tensor is one entry of the zip
+MAX_DEPTH = 64
+ZIP_MAGIC = b"PK\x03\x04"
+TEMPORARY_SUFFIX = ".tmp"
+PLAIN_VALUES = (NoneType, bool, int, float, str, bytes)
+
+
+class StorageError(ValueError):
+    """A file cannot be written, read or trusted; the message names the file and the cause."""
+
+
+def write_plain(path: Path, value: dict[str, Any], *, before_replace: Callable[[], None] | None = None) -> None:
+    """Write tensors and plain values; at every instant, power cuts included, the file at `path` is whole.
+
+    Args:
+        path: Where to, in an existing folder. A failed write leaves what was there.
+        value: Tensors on any device, numbers, texts, lists, tuples and dictionaries.
+        before_replace: Called when the new file is complete and the old one still lies at `path`.
+
+    Raises:
+        StorageError: The value holds something that is not plain, or the disk does not take the file.
+    """
+    plain = to_plain(value)
+
+    def write(file: IO[bytes]) -> None:
+        torch.save(plain, file)
+
+    def complete(temporary: Path) -> None:
+        with open(temporary, "rb") as file:
+            _check_archive(file)
+        if before_replace:
+            before_replace()
+
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_in(plain))
+    _replace(path, write, complete, size)
+
+
+def to_plain(value: Any) -> Any:
+    """A copy of dicts and lists with tensors detached and parameters as tensors: what read_plain gives back.
+
+    Raises:
+        StorageError: Something in it is not plain; the message says where.
+    """
+    return _plain(value, "state", MAX_DEPTH)
+
+
+def read_plain(path: Path) -> Any:
+    """Read such a file onto the CPU; no file, however made, runs code or fills memory beyond its own size.
+
+    Raises:
+        StorageError: Not a file, damaged, or not plain data.
+    """
+    try:
+        with open(path, "rb") as file:
+            _check_archive(file)
+            file.seek(0)
+            value = torch.load(file, map_location="cpu", weights_only=True)
+        _check_loaded(value)
+    except StorageError as error:
+        raise StorageError(f"{path}: {error}") from error
+    except pickle.UnpicklingError as error:
+        raise StorageError(f"{path}: refused: {_unsafe_names(path) or cause(error)}") from error
+    except Exception as error:  # damage shows as any type: ValueError, EOFError, KeyError, RuntimeError ...
+        raise StorageError(f"{path}: cannot be read: {cause(error)}") from error
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text, whole or not at all; the folder is made if it is not there.
+
+    Raises:
+        StorageError: The disk does not take the file.
+    """
+    data = text.encode("utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StorageError(f"{path.parent}: no such folder can be made: {cause(error)}") from error
+    _replace(path, lambda file: file.write(data), None, len(data))
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Write a table like write_text. Cells that a spreadsheet would run as a formula get a leading quote."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(header)
+    table.writerows([_safe_cell(cell) for cell in row] for row in rows)
+    write_text(path, text.getvalue())
+
+
+def remove_temporaries(folder: Path, name_pattern: str) -> None:
+    """Remove what interrupted writes left behind; only one run at a time may use the folder."""
+    for stray in folder.glob(f".{name_pattern}.*{TEMPORARY_SUFFIX}"):
+        with contextlib.suppress(OSError):  # untidy, not wrong
+            stray.unlink()
+
+
+def temporary_path(path: Path) -> Path:
+    """A name beside `path` that nobody else uses or can guess."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(8)}{TEMPORARY_SUFFIX}")
+
+
+def tensors_in(part: Any) -> Iterator[Tensor]:
+    """Every tensor in nested dictionaries, lists and tuples."""
+    if isinstance(part, Tensor):
+        yield part
+    elif isinstance(part, dict | list | tuple):
+        for content in part.values() if isinstance(part, dict) else part:
+            yield from tensors_in(content)
+
+
+def cause(error: Exception) -> str:
+    """One printable line: parts of a damaged file can end up in an exception's text."""
+    line = (str(error).strip().splitlines() or ["no reason given"])[0]
+    return f"{type(error).__name__}: {line[:200]!a}"
+
+
+def _replace(
+    path: Path, write: Callable[[IO[bytes]], object], complete: Callable[[Path], None] | None, size: int
+) -> None:
+    """Write a temporary file beside `path`, bring it to the disk, and put it in the place of `path`."""
+    temporary = temporary_path(path)
+    try:
+        # "x" refuses an existing file or link and honours the umask.
+        with open(temporary, "xb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if complete:
+            complete(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError, StorageError) as error:  # torch may report a full disk as RuntimeError
+        raise StorageError(f"{path}: not saved (needs {size / 1e6:.1f} MB): {cause(error)}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _safe_cell(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+
+
+def _plain(value: Any, where: str, depth: int) -> Any:
+    """A copy of dicts and lists with tensors detached; what `load_checkpoint` would refuse raises."""
+    kind = type(value)  # exact types: np.float64 is a float, and torch's version a str, that cannot be loaded
+    if kind in PLAIN_VALUES:
+        return value
+    if depth == 0:
+        raise StorageError(f"{where} is nested too deeply")
+    if isinstance(value, Tensor):
+        return _plain_tensor(value, where)
+    if kind in (dict, OrderedDict):
+        for key in value:
+            if type(key) not in (str, int):
+                raise StorageError(f"{where} has the key {key!r} ({type(key).__name__}); use str or int")
+        return {key: _plain(content, f"{where}[{key!r}]", depth - 1) for key, content in value.items()}
+    if kind in (list, tuple):
+        return kind(_plain(content, f"{where}[{i}]", depth - 1) for i, content in enumerate(value))
+    raise StorageError(
+        f"{where} is a {kind.__module__}.{kind.__qualname__}; a checkpoint holds tensors, str, int, float, "
+        "bool, None, bytes, list, tuple and dict only"
+    )
+
+
+def _plain_tensor(tensor: Tensor, where: str) -> Tensor:
+    plain = tensor.detach()
+    if type(plain) is not Tensor or plain.layout != torch.strided or plain.is_meta:
+        raise StorageError(f"{where} is not an ordinary dense tensor")
+    # torch.save writes the whole storage, so a view of one row would cost the file of the whole matrix.
+    whole = plain.untyped_storage().nbytes() == plain.numel() * plain.element_size()
+    return plain if whole else plain.clone(memory_format=torch.contiguous_format)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable. The file itself is already safe, so a failure is no reason to stop."""
+    if os.name != "posix":
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        log.debug("%s: the folder could not be written through to the disk: %s", folder, error)
+
+
+def _check_archive(file: IO[bytes]) -> None:
+    """Refuse what `torch.load` would misread, on the same open file: nobody can swap it in between."""
+    size = os.fstat(file.fileno()).st_size
+    if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
+        raise StorageError(f"not a checkpoint (a zip file is expected; this has {size} bytes)")
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+        if len(entries) > MAX_ENTRIES or len({entry.filename for entry in entries}) != len(entries):
+            raise StorageError(f"refused: {len(entries)} entries, too many or with repeated names")
+        if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
+            raise StorageError("refused: its entries are compressed, which a checkpoint's never are")
+        if sum(entry.file_size for entry in entries) > 1.1 * size:
+            raise StorageError("refused: its entries claim more bytes than the file has")
+        damaged = archive.testzip()
+        if damaged is not None:
+            raise StorageError(f"damaged: wrong checksum in {damaged!a}")
+
+
+def _check_loaded(state: Any) -> None:
+    """Only plain values, honest tensors, no container twice (a cycle, or lists that unfold without end)."""
+    seen: set[int] = set()
+    pending = [(state, 0)]
+    while pending:
+        value, depth = pending.pop()
+        kind = type(value)
+        if kind in PLAIN_VALUES:
+            continue
+        if kind is Tensor:
+            _check_tensor(value)
+            continue
+        if kind not in (dict, list, tuple):
+            raise StorageError(f"refused: it holds a {kind.__name__}, which is not plain data")
+        if value and (id(value) in seen or depth > MAX_DEPTH):
+            raise StorageError("refused: a container is stored twice or nested too deeply")
+        seen.add(id(value))
+        if kind is dict and any(type(key) not in (str, int) for key in value):
+            raise StorageError("refused: a key is neither text nor a whole number")
+        pending.extend((content, depth + 1) for content in (value.values() if kind is dict else value))
+
+
+def _check_tensor(tensor: Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+        raise StorageError("refused: it holds a tensor that is not ordinary and dense")
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise StorageError(f"refused: a tensor claims the shape {tuple(tensor.shape)} without the data")
+
+
+def _unsafe_names(path: Path) -> str:
+    """What code the file asks for. Its pickle is only disassembled, never run."""
+    try:
+        names = sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # a pickle that confuses the disassembler; the caller then shows the loader's message
+        return ""
+    return f"it asks to run {', '.join(names[:10])!a}" if names else ""

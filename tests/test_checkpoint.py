@@ -1,0 +1,599 @@
+"""Checkpoints: whole or not there, checked before use, the furthest one found, and never code."""
+
+from __future__ import annotations
+
+import copy
+import errno
+import io
+import logging
+import os
+import random
+import zipfile
+from collections import Counter, OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src import storage
+from src.checkpoint import (
+    FOR_PREDICTION,
+    FORMAT_NUMBER,
+    CheckpointError,
+    has_finite_weights,
+    load_checkpoint,
+    newest_checkpoint,
+    previous_path,
+    progress_of,
+    restore_rng,
+    rng_state,
+    save_checkpoint,
+)
+
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files")
+
+
+def make_state(epoch=0, next_batch=0, **changes):
+    torch.manual_seed(epoch)
+    model = torch.nn.Sequential(torch.nn.Linear(8, 32), torch.nn.SiLU(), torch.nn.Linear(32, 1))
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.randn(4, 8)).sum().backward()
+    optimizer.step()
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+    return {
+        "format": FORMAT_NUMBER,
+        "versions": {"torch": str(torch.__version__)},
+        "config": {"epochs": 3, "paths": ("a", None), "learning_rate": 1e-3},
+        "model_settings": {"hidden": 32},
+        "graph_settings": {"cutoff": 6.0},
+        "data_version": "1.0",
+        "model": dict(model.state_dict()),
+        "ema": None,
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "scaler": None,
+        "rng": rng_state(),
+        "progress": {"epoch": epoch, "next_batch": next_batch, "step": 7, "best_rmse": float("inf")},
+        "split": {"train": ["1abc", "2xyz"], "validation": []},
+        "dataset": {"name": "demo", "fingerprint": "0a1b2c3d"},
+        **changes,
+    }
+
+
+def equal(a, b):
+    """Same types, keys and bits all the way down; an OrderedDict counts as a dict."""
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return isinstance(b, dict) and a.keys() == b.keys() and all(equal(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(equal, a, b))
+    return type(a) is type(b) and a == b
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "checkpoint.pth.tar"
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory):
+    """The bytes of a good checkpoint."""
+    path = tmp_path_factory.mktemp("good") / "checkpoint.pth.tar"
+    save_checkpoint(path, make_state())
+    return path.read_bytes()
+
+
+def save_anything(path, content):
+    torch.save(content, path)
+    return path
+
+
+# Saving
+
+
+def test_round_trip_of_everything_a_run_needs(path):
+    state = make_state(epoch=2, next_batch=5)
+    save_checkpoint(path, {**state, "model": OrderedDict(state["model"])})  # as state_dict() returns it
+    loaded = load_checkpoint(path)
+    assert equal(loaded, state)
+    assert progress_of(loaded) == (2, 5)
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_parameters_and_views_are_stored_as_their_own_values_only(path):
+    matrix = torch.zeros(1000, 1000)
+    weights = {"view": matrix[0], "expanded": torch.ones(1).expand(5), "p": torch.nn.Parameter(torch.ones(2))}
+    save_checkpoint(path, make_state(model=weights))
+    assert path.stat().st_size < 100_000  # the whole matrix has 4 MB
+    loaded = load_checkpoint(path)["model"]
+    assert loaded["expanded"].tolist() == [1.0] * 5
+    assert type(loaded["p"]) is torch.Tensor
+    assert loaded["view"].shape == (1000,)
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        np.float64(1.0),
+        np.zeros(2),
+        Path("a"),
+        torch.__version__,
+        {1, 2},
+        Counter("aa"),
+        torch.float32,
+        torch.zeros(2, device="meta"),
+        torch.eye(2).to_sparse(),
+        object(),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_could_not_be_loaded_is_refused_by_name_when_saving(path, foreign):
+    save_checkpoint(path, make_state())
+    before = path.read_bytes()
+    with pytest.raises(CheckpointError, match=r"state\['config'\]\['a'\]\[1\]"):
+        save_checkpoint(path, make_state(config={"a": [0, foreign]}))
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("key", [1.5, None, True, ("a",)])
+def test_keys_must_be_text_or_whole_numbers(path, key):
+    with pytest.raises(CheckpointError, match=r"state\['config'\] has the key"):
+        save_checkpoint(path, make_state(config={key: 1}))
+
+
+def test_a_state_that_contains_itself_is_refused(path):
+    config = {}
+    config["self"] = config
+    with pytest.raises(CheckpointError, match="nested too deeply"):
+        save_checkpoint(path, make_state(config=config))
+
+
+def test_an_incomplete_state_is_not_saved(path):
+    state = make_state()
+    del state["optimizer"]
+    with pytest.raises(CheckpointError, match="no optimizer"):
+        save_checkpoint(path, state)
+    assert not path.exists()
+
+
+def fail(error):
+    def raising(*args, **kwargs):
+        raise error
+
+    return raising
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "error"),
+    [
+        (
+            torch,
+            "save",
+            RuntimeError("[enforce fail] unexpected pos 704 vs 598"),
+        ),
+        (os, "fsync", OSError(errno.ENOSPC, "No space left on device")),
+        (os, "replace", OSError(errno.EIO, "Input/output error")),
+    ],
+)
+@pytest.mark.parametrize("keep_previous", [False, True])
+def test_a_failed_save_changes_nothing(path, monkeypatch, module, name, error, keep_previous):
+    save_checkpoint(path, make_state())
+    before = path.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, name, fail(error))
+        with pytest.raises(CheckpointError, match=r"checkpoint\.pth\.tar: not saved \(needs 0\.0 MB\)"):
+            save_checkpoint(path, make_state(epoch=1), keep_previous=keep_previous)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+@posix
+def test_a_full_disk_leaves_the_old_file(path):
+    import resource
+
+    save_checkpoint(path, make_state())
+    before = path.read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+    try:
+        with pytest.raises(CheckpointError, match="not saved"):
+            save_checkpoint(path, make_state(epoch=1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_write_that_the_disk_garbled_does_not_replace_the_old_file(path, monkeypatch):
+    save_checkpoint(path, make_state())
+    before = path.read_bytes()
+    real_save = torch.save
+
+    def garbled(state, file):
+        real_save(state, file)
+        file.seek(-4000, os.SEEK_CUR)
+        file.write(bytes(1000))
+        file.seek(0, os.SEEK_END)
+
+    monkeypatch.setattr(torch, "save", garbled)
+    with pytest.raises(CheckpointError, match="not saved"):
+        save_checkpoint(path, make_state(epoch=1))
+    assert path.read_bytes() == before
+
+
+def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
+    with pytest.raises(CheckpointError, match=r"absent.checkpoint\.pth\.tar: not saved"):
+        save_checkpoint(tmp_path / "absent" / "checkpoint.pth.tar", make_state())
+
+
+@posix
+def test_the_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(path, monkeypatch):
+    acts = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor):
+        acts.append("fsync folder" if os.path.isdir(f"/proc/self/fd/{descriptor}") else "fsync file")
+        real_fsync(descriptor)
+
+    def replace(source, target):
+        acts.append(f"replace {Path(target).name}")
+        real_replace(source, target)
+
+    save_checkpoint(path, make_state())
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    save_checkpoint(path, make_state(epoch=1), keep_previous=True)
+    assert acts == [
+        "fsync file",
+        "replace checkpoint_previous.pth.tar",
+        "replace checkpoint.pth.tar",
+        "fsync folder",
+    ]
+
+
+@posix
+def test_the_file_has_the_rights_of_any_other_new_file(path):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(path, make_state())
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+@posix
+def test_a_link_laid_in_the_way_is_not_followed(path, monkeypatch):
+    monkeypatch.setattr(storage.secrets, "token_hex", lambda num_bytes: "guessed")
+    victim = path.with_name("victim")
+    victim.write_text("precious")
+    path.with_name(".checkpoint.pth.tar.guessed.tmp").symlink_to(victim)
+    with pytest.raises(CheckpointError, match="FileExistsError"):
+        save_checkpoint(path, make_state())
+    assert victim.read_text() == "precious"
+
+
+class Killed(BaseException):
+    """Stands for a kill: no handler of the code under test may act on it."""
+
+
+@pytest.mark.parametrize("hard_links", [True, False])
+@pytest.mark.parametrize(("moment", "epochs"), [(1, {1, 0}), (2, {1})])
+def test_a_kill_between_renames_leaves_a_whole_file(path, monkeypatch, hard_links, moment, epochs):
+    for epoch in (0, 1):
+        save_checkpoint(path, make_state(epoch), keep_previous=True)
+    calls = []
+    real_replace = os.replace
+
+    def replace(source, target):
+        calls.append(target)
+        if len(calls) == moment:
+            raise Killed
+        real_replace(source, target)
+
+    if not hard_links:
+        monkeypatch.setattr(os, "link", fail(OSError(errno.EPERM, "no links here")))
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(Killed):
+        save_checkpoint(path, make_state(2), keep_previous=True)
+    left = {progress_of(load_checkpoint(file))[0] for file in path.parent.glob("*.pth.tar")}
+    assert left == epochs
+    assert path.exists() or not hard_links
+    assert newest_checkpoint(path.parent)[1]["progress"]["epoch"] == 1
+
+
+def test_the_previous_checkpoint_is_kept(path):
+    for epoch in range(3):
+        save_checkpoint(path, make_state(epoch), keep_previous=True)
+    assert progress_of(load_checkpoint(path)) == (2, 0)
+    assert progress_of(load_checkpoint(previous_path(path))) == (1, 0)
+    assert len(os.listdir(path.parent)) == 2
+
+
+@pytest.mark.parametrize("fault", ["damaged", "nan"])
+def test_an_unusable_file_does_not_replace_the_previous_one(path, fault, caplog):
+    save_checkpoint(previous_path(path), make_state(4))
+    if fault == "damaged":
+        path.write_bytes(b"PK\x03\x04 torn")
+    else:
+        save_checkpoint(path, make_state(5, model={"w": torch.tensor([torch.nan])}))
+    save_checkpoint(path, make_state(5), keep_previous=True)
+    assert progress_of(load_checkpoint(previous_path(path))) == (4, 0)
+    assert "checkpoint.pth.tar" in caplog.text
+
+
+# Damage
+
+
+@pytest.mark.parametrize("part", range(30))
+def test_truncation_is_detected_at_every_length(path, content, part):
+    path.write_bytes(content[: len(content) * part // 30])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pth\.tar"):
+        load_checkpoint(path)
+
+
+def test_no_flipped_bit_changes_what_is_loaded(path, content):
+    path.write_bytes(content)
+    good = load_checkpoint(path)
+    chance = random.Random(0)
+    detected = 0
+    for _ in range(200):
+        damaged = bytearray(content)
+        damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            assert equal(load_checkpoint(path), good)  # padding between entries holds nothing
+        except CheckpointError:
+            detected += 1
+    assert detected > 100
+
+
+def test_every_flipped_bit_in_the_weights_is_detected(path, content):
+    weights = load_checkpoint_from(path, content)["model"]["0.weight"].numpy().tobytes()
+    start = content.index(weights)
+    for position in range(start, start + len(weights), 16):
+        damaged = bytearray(content)
+        damaged[position] ^= 1
+        with pytest.raises(CheckpointError, match="wrong checksum"):
+            load_checkpoint_from(path, damaged)
+
+
+def load_checkpoint_from(path, content):
+    path.write_bytes(content)
+    return load_checkpoint(path)
+
+
+def test_a_zeroed_page_is_detected(path, content):
+    for start in range(0, len(content) - 4096, 4096):
+        damaged = bytearray(content)
+        damaged[start : start + 4096] = bytes(4096)
+        with pytest.raises(CheckpointError):
+            load_checkpoint_from(path, damaged)
+
+
+# Strangers' files
+
+
+class Bomb:
+    def __init__(self, folder):
+        self.command = f"touch {folder}/exploded"
+
+    def __reduce__(self):
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("where", ["root", "config", "optimizer"])
+def test_code_is_named_and_never_run(path, where):
+    state = Bomb(path.parent)
+    if where != "root":
+        state = make_state(**{where: {"deep": [{"inside": state}]}})
+    with pytest.raises(CheckpointError, match=r"asks to run '(posix|nt)\.system'"):
+        load_checkpoint(save_anything(path, state))
+    assert os.listdir(path.parent) == [path.name]
+
+
+@pytest.mark.parametrize("legacy", [b"", b"hello", b"\x80\x02cposix\nsystem\nX\x01\x00\x00\x00aRq."])
+def test_other_kinds_of_files_are_not_checkpoints(path, legacy):
+    path.write_bytes(legacy)
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load_checkpoint(path)
+
+
+def rewrite(path, content, *, compression=zipfile.ZIP_STORED, extra=()):
+    """The same entries in a zip of our making."""
+    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(path, "w", compression) as new:
+        for name in [*old.namelist(), *extra]:
+            new.writestr(name, old.read(name))
+
+
+def test_compressed_entries_are_refused_before_they_are_expanded(path, content, monkeypatch):
+    rewrite(path, content)
+    assert load_checkpoint(path)["data_version"] == "1.0"  # the rewriting itself does no harm
+    rewrite(path, content, compression=zipfile.ZIP_DEFLATED)
+    monkeypatch.setattr(torch, "load", fail(AssertionError("loaded")))
+    with pytest.raises(CheckpointError, match="entries are compressed"):
+        load_checkpoint(path)
+
+
+def entry_names(content):
+    return zipfile.ZipFile(io.BytesIO(content)).namelist()
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_repeated_entries_are_refused(path, content):
+    (pickle_name,) = (name for name in entry_names(content) if name.endswith("data.pkl"))
+    rewrite(path, content, extra=[pickle_name])
+    with pytest.raises(CheckpointError, match="repeated names"):
+        load_checkpoint(path)
+
+
+def test_entries_that_share_bytes_are_refused(path):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a", bytes(10_000))
+        for name in "bcd":
+            archive.filelist.append(copy.copy(archive.filelist[0]))
+            archive.filelist[-1].filename = name
+    with pytest.raises(CheckpointError, match="claim more bytes"):
+        load_checkpoint(path)
+
+
+def test_too_many_entries_are_refused(path, content, monkeypatch):
+    monkeypatch.setattr(storage, "MAX_ENTRIES", 3)
+    with pytest.raises(CheckpointError, match="too many"):
+        load_checkpoint_from(path, content)
+
+
+def test_a_tensor_without_its_data_is_refused(path):
+    giant = torch.zeros(1).expand(10**6, 10**6)
+    with pytest.raises(CheckpointError, match=r"claims the shape \(1000000, 1000000\)"):
+        load_checkpoint(save_anything(path, make_state(model={"w": giant})))
+    assert path.stat().st_size < 50_000
+
+
+def test_lists_that_unfold_without_end_are_refused(path):
+    bomb = []
+    for _ in range(60):
+        bomb = [bomb, bomb]
+    with pytest.raises(CheckpointError, match="stored twice"):
+        load_checkpoint(save_anything(path, make_state(config={"a": bomb})))
+
+
+@pytest.mark.parametrize("foreign", [{1}, Counter("a"), torch.float32, 1j, torch.eye(2).to_sparse()])
+def test_loadable_but_not_plain_values_are_refused(path, foreign):
+    with pytest.raises(CheckpointError, match="refused: it holds"):
+        load_checkpoint(save_anything(path, make_state(config={"a": foreign})))
+
+
+# What a checkpoint must contain
+
+
+def test_a_newer_format_is_named_as_such(path):
+    with pytest.raises(CheckpointError, match="newer version: format 2"):
+        load_checkpoint(save_anything(path, {"format": FORMAT_NUMBER + 1}))
+
+
+@pytest.mark.parametrize("content", [OrderedDict(w=torch.ones(1)), {"model": {}}, [1], {"format": "1"}])
+def test_files_of_other_programs_are_named_as_such(path, content):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this project|not plain data"):
+        load_checkpoint(save_anything(path, content))
+
+
+@pytest.mark.parametrize(
+    ("key", "wrong"),
+    [
+        ("model", [1]),
+        ("model", {"w": 1.0}),
+        ("ema", {"w": [1.0]}),
+        ("optimizer", None),
+        ("data_version", 1),
+        ("dataset", []),
+        ("split", {"train": "1abc"}),
+        ("versions", {"torch": 2}),
+        ("progress", {"epoch": 1}),
+        ("progress", {"epoch": -1, "next_batch": 0}),
+        ("progress", {"epoch": 1.5, "next_batch": 0}),
+    ],
+)
+def test_wrong_content_is_named(path, key, wrong):
+    with pytest.raises(CheckpointError, match=f"wrong content: .*{key}"):
+        load_checkpoint(save_anything(path, make_state(**{key: wrong})))
+
+
+def test_prediction_needs_less_than_resuming(path):
+    state = {key: value for key, value in make_state().items() if key in FOR_PREDICTION}
+    save_anything(path, state)
+    assert load_checkpoint(path, required=FOR_PREDICTION)["model_settings"] == {"hidden": 32}
+    with pytest.raises(CheckpointError, match="incomplete: no config, dataset"):
+        load_checkpoint(path)
+
+
+# Which one to resume from
+
+
+def test_an_empty_or_missing_folder_has_none(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    assert newest_checkpoint(tmp_path / "absent") is None
+
+
+def test_the_stored_counters_decide_not_names_or_times(tmp_path):
+    positions = {"epoch_9": (9, 0), "epoch_10": (10, 3), "INTERRUPTED": (10, 2), "model_best": (2, 0)}
+    for time, (name, position) in enumerate(positions.items()):
+        file = tmp_path / f"{name}.pth.tar"
+        save_checkpoint(file, make_state(*position))
+        os.utime(file, (1000 - time, 1000 - time) if name == "epoch_10" else None)
+    path, state = newest_checkpoint(tmp_path)
+    assert path.name == "epoch_10.pth.tar"
+    assert progress_of(state) == (10, 3)
+
+
+def test_on_a_tie_the_regular_checkpoint_wins(tmp_path):
+    for name in ("INTERRUPTED", "a", "checkpoint", "model_best"):
+        save_checkpoint(tmp_path / f"{name}.pth.tar", make_state(1, 1))
+    assert newest_checkpoint(tmp_path)[0].name == "checkpoint.pth.tar"
+
+
+def test_damaged_and_non_finite_files_are_named_skipped_and_left(path, content, caplog):
+    folder = path.parent
+    save_checkpoint(previous_path(path), make_state(3))
+    path.write_bytes(content[:5000])
+    save_checkpoint(folder / "INTERRUPTED.pth.tar", make_state(9, ema={"w": torch.tensor([torch.inf])}))
+    with caplog.at_level(logging.WARNING):
+        found, state = newest_checkpoint(folder)
+    assert found == previous_path(path)
+    assert progress_of(state) == (3, 0)
+    (record,) = caplog.records
+    assert "checkpoint.pth.tar: " in record.getMessage()
+    assert "INTERRUPTED.pth.tar: NaN or Inf" in record.getMessage()
+    assert len(list(folder.glob("*.pth.tar"))) == 3
+
+
+def test_all_damaged_is_an_error_not_a_new_beginning(path, content):
+    path.write_bytes(content[:5000])
+    previous_path(path).write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"(?s)checkpoint\.pth\.tar: .*checkpoint_previous\.pth\.tar: "):
+        newest_checkpoint(path.parent)
+
+
+def test_other_files_are_ignored_and_remains_of_saves_removed(path, content):
+    save_checkpoint(path, make_state(1))
+    others = ["a.pth", "notes.txt", ".checkpoint.pth.tar.swp", "._checkpoint.pth.tar"]
+    for name in others:
+        (path.parent / name).write_bytes(b"x")
+    (path.parent / "folder.pth.tar").mkdir()
+    (path.parent / ".checkpoint.pth.tar.0123456789abcdef.tmp").write_bytes(content[:100])
+    assert newest_checkpoint(path.parent)[0] == path
+    assert set(os.listdir(path.parent)) == {path.name, "folder.pth.tar", *others}
+
+
+@pytest.mark.parametrize("part", ["model", "ema", "optimizer"])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_non_finite_numbers_are_found_wherever_training_keeps_them(part, value):
+    state = make_state()
+    assert has_finite_weights(state)
+    state[part] = {"state": {0: {"exp_avg": torch.tensor([0.0, value])}}}
+    assert not has_finite_weights(state)
+
+
+# Random numbers
+
+
+def test_random_sequences_continue_where_they_were(path):
+    def draw():
+        return random.random(), np.random.normal(size=3).tolist(), torch.rand(3).tolist()
+
+    np.random.normal()  # leaves half of a pair behind, which is part of the state
+    save_checkpoint(path, make_state(rng=rng_state()))
+    expected = draw()
+    draw()
+    restore_rng(load_checkpoint(path)["rng"])
+    assert draw() == expected
+
+
+@pytest.mark.parametrize("key", ["python", "numpy", "torch", "cuda"])
+def test_a_wrong_random_state_is_an_error(key):
+    state = rng_state()
+    restore_rng(state)
+    state[key] = 1
+    with pytest.raises(CheckpointError, match="random state"):
+        restore_rng(state)
