@@ -1,0 +1,323 @@
+"""Batch to pK: ViSNet on the protein, ligand and interaction graphs, a sum over contacts, the pK scale."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import dropout, silu
+
+from src.graph import BOND_CUTOFF, NODE_FEATURES, Batch, BondType, EdgeKind
+from src.message_passing import (
+    DEGREE_SLICES,
+    Edges,
+    EdgeWeights,
+    cosine_envelope,
+    distances_and_units,
+    edge_messages,
+    expnorm_basis,
+    expnorm_parameters,
+    gaussian_basis,
+    max_min_norm,
+    neighbour_messages,
+    rejection_product,
+    rms_norm,
+    spherical_harmonics,
+    sum_by_index,
+)
+
+if TYPE_CHECKING:
+    from src.settings import ModelSettings
+
+VECTOR_NORMS = ("rms", "max_min", "none")
+
+# Standard deviations of the label that a contact scored as 1 adds. A complex has some 600 contacts in 6 Å;
+# on synthetic pockets with 117 contacts 0.02 to 0.1 learned alike and faster than 0.005.
+CONTACT_SCALE = 0.02
+
+
+class ModelError(ValueError):
+    """Model settings that contradict each other, or a label scale that is none."""
+
+
+class Contributions(NamedTuple):
+    """What each protein-ligand contact adds to the prediction."""
+
+    pk: Tensor  # [C] pK units
+    ligand_atom: Tensor  # [C] int64, index into the batch
+    pocket_atom: Tensor  # [C] int64, index into the batch
+    graph: Tensor  # [C] int64, which complex of the batch
+
+
+def build_model(settings: ModelSettings) -> AffinityModel:
+    """A fresh model of these settings.
+
+    Raises:
+        ModelError: the settings do not fit together.
+    """
+    if settings.hidden_channels % settings.num_heads:
+        raise ModelError(
+            f"hidden_channels must be a multiple of num_heads, got {settings.hidden_channels} and {settings.num_heads}"
+        )
+    if settings.lmax not in DEGREE_SLICES:
+        raise ModelError(f"lmax must be 1 or 2, got {settings.lmax}")
+    if settings.vector_norm not in VECTOR_NORMS:
+        raise ModelError(f"vector_norm must be one of {', '.join(VECTOR_NORMS)}, got {settings.vector_norm!r}")
+    if settings.num_layers < 1 or settings.num_rbf < 2:
+        raise ModelError(
+            f"a model needs num_layers >= 1 and num_rbf >= 2, got {settings.num_layers} and {settings.num_rbf}"
+        )
+    return AffinityModel(settings)
+
+
+class AffinityModel(nn.Module):
+    """pK of a protein-ligand complex as a constant plus a sum over its contacts.
+
+    The prediction does not change when the complex is turned, shifted or mirrored, with the order of atoms or
+    with the rest of the batch; it is continuous in every coordinate, and it is `constant` for a ligand that
+    touches nothing.
+    """
+
+    def __init__(self, settings: ModelSettings, *, corrected: bool = True) -> None:
+        super().__init__()
+        self.representation = ViSNet(settings, corrected=corrected)
+        self.readout = ContactReadout(settings)
+        self.offset = nn.Parameter(torch.zeros(()))
+        self.register_buffer("pk_mean", torch.zeros(()))
+        self.register_buffer("pk_std", torch.ones(()))
+
+    def set_label_scale(self, mean: float, std: float) -> None:
+        """Scale the output to labels of this mean and standard deviation (pK)."""
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise ModelError(f"the labels' mean and standard deviation must be finite and std > 0, got {mean}, {std}")
+        self.pk_mean.fill_(mean)
+        self.pk_std.fill_(std)
+
+    @property
+    def constant(self) -> Tensor:
+        """pK of a ligand without contacts."""
+        return self.pk_mean + self.pk_std * self.offset
+
+    def forward(self, batch: Batch) -> Tensor:
+        """pK [G] of the complexes of a batch."""
+        parts = self.contributions(batch)
+        return self.constant + sum_by_index(parts.pk, parts.graph, batch.num_graphs)
+
+    def contributions(self, batch: Batch) -> Contributions:
+        """The terms of the prediction: `constant` plus those of one complex is its pK."""
+        x, vec = self.representation(batch)
+        ligand_atom, pocket_atom = batch.contacts
+        terms = self.readout(x, vec, batch)
+        graph = batch.graph_of_atom.index_select(0, ligand_atom)
+        return Contributions(self.pk_std * CONTACT_SCALE * terms, ligand_atom, pocket_atom, graph)
+
+
+class ViSNet(nn.Module):
+    """Representation of atoms by scalars and vectors (Wang et al., doi 10.1038/s41467-023-43720-2).
+
+    With `corrected=False`, edges of one kind, and no fading it computes what
+    `torch_geometric.nn.models.visnet.ViSNetBlock` computes.
+    """
+
+    def __init__(self, settings: ModelSettings, *, corrected: bool = True) -> None:
+        super().__init__()
+        channels = settings.hidden_channels
+        self.lmax = settings.lmax
+        self.dropout = settings.dropout
+        self.embedding = AtomEmbedding(channels)
+        self.neighbour_embedding = AtomEmbedding(channels)
+        self.neighbour_filter = _linear(settings.num_rbf, channels)
+        self.neighbour_kind = EdgeKindEmbedding(channels)
+        self.combine = _linear(2 * channels, channels)
+        self.edge_filter = _linear(settings.num_rbf, channels)
+        self.edge_kind = EdgeKindEmbedding(channels)
+        last = settings.num_layers - 1
+        self.layers = nn.ModuleList(
+            ViSNetLayer(settings, first=number == 0, last=number == last, corrected=corrected)
+            for number in range(settings.num_layers)
+        )
+        self.out_norm = nn.LayerNorm(channels)
+        self.vec_out_norm = VectorNorm(channels, settings.vector_norm)
+        means, betas = expnorm_parameters(settings.num_rbf)
+        cutoffs = torch.full((len(EdgeKind),), BOND_CUTOFF)
+        cutoffs[EdgeKind.PROTEIN_NEAR] = settings.near_cutoff
+        cutoffs[EdgeKind.CONTACT] = settings.interaction_cutoff
+        for name, constant in (("means", means), ("betas", betas), ("cutoffs", cutoffs)):
+            self.register_buffer(name, constant, persistent=False)
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scalars [N, F] and vectors [N, L, F] of the atoms."""
+        edges, basis = self._geometry(batch)
+        chemistry = batch.edge_kind * len(BondType) + batch.bond_type
+        filters = self.neighbour_filter(basis) + self.neighbour_kind(chemistry)
+        neighbours = neighbour_messages(self.neighbour_embedding(batch.features), filters, edges)
+        x = self.combine(torch.cat([self.embedding(batch.features), neighbours], dim=-1))
+        x = x.to(neighbours.dtype)
+        pair = x.index_select(0, edges.target) + x.index_select(0, edges.source)
+        feature = pair * self.edge_filter(basis) + self.edge_kind(chemistry)
+        vec = None
+        for layer in self.layers:
+            dx, dvec, dfeature = layer(x, vec, feature, edges)
+            x = x + dropout(dx, self.dropout, self.training)
+            vec = dvec if vec is None else vec + dvec
+            feature = feature if dfeature is None else feature + dfeature
+        return self.out_norm(x), self.vec_out_norm(vec)
+
+    def _geometry(self, batch: Batch) -> tuple[Edges, Tensor]:
+        """The edges of a batch, and their radial basis [E, R]."""
+        distance, unit = distances_and_units(batch.pos, batch.source, batch.target)
+        cutoff = self.cutoffs.index_select(0, batch.edge_kind)
+        # An atom at the pocket's edge has just entered: what it sends is faded, so it enters without a jump.
+        envelope = cosine_envelope(distance, cutoff) * batch.fade.index_select(0, batch.source)
+        edges = Edges(batch.source, batch.target, spherical_harmonics(unit, self.lmax), envelope)
+        return edges, expnorm_basis(distance, cutoff, self.means, self.betas)
+
+
+class ViSNetLayer(nn.Module):
+    """One round of messages.
+
+    Before the first layer every vector is zero, so that layer has no weights that would act on vectors; after
+    the last layer nobody reads edge features.
+    """
+
+    def __init__(self, settings: ModelSettings, *, first: bool, last: bool, corrected: bool) -> None:
+        super().__init__()
+        channels = settings.hidden_channels
+        self.num_heads = settings.num_heads
+        self.corrected = corrected
+        self.first = first
+        self.updates_edges = not (first or last)
+        self.norm = nn.LayerNorm(channels)
+        self.query_key_value = _linear(channels, 3 * channels, parts=3)
+        self.filters = _linear(channels, 2 * channels, parts=2)
+        self.gates = _linear(channels, channels if first else 2 * channels)
+        self.out = _linear(channels, channels if first else 3 * channels)
+        if not first:
+            self.vec_norm = VectorNorm(channels, settings.vector_norm)
+            self.vec_proj = _linear(channels, 3 * channels, bias=False)
+        if self.updates_edges:
+            self.edge_gate = _linear(channels, channels)
+            self.target_proj = _linear(channels, channels, bias=False)
+            self.source_proj = _linear(channels, channels, bias=False)
+
+    def forward(
+        self, x: Tensor, vec: Tensor | None, feature: Tensor, edges: Edges
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Changes of scalars [N, F], of vectors [N, L, F] and, if there are any, of edge features [E, F]."""
+        channels = x.shape[-1]
+        query, key_value = self.query_key_value(self.norm(x)).split([channels, 2 * channels], dim=-1)
+        vec = None if vec is None else self.vec_norm(vec)
+        weights = EdgeWeights(self.filters.weight, self.filters.bias, self.gates.weight, self.gates.bias)
+        scalar_sum, vector_sum = edge_messages(
+            query, key_value, vec, feature, edges, weights, num_heads=self.num_heads, corrected=self.corrected
+        )
+        out = self.out(scalar_sum)
+        if vec is None:
+            return out.to(scalar_sum.dtype), vector_sum, None
+        gate_vec, gate_dot, added = out.chunk(3, dim=-1)
+        first, second, third = self.vec_proj(vec).chunk(3, dim=-1)
+        dot = (first * second).sum(dim=1, dtype=vector_sum.dtype)
+        dx = dot * gate_dot + added
+        dvec = third * gate_vec.unsqueeze(1) + vector_sum
+        if not self.updates_edges:
+            return dx, dvec, None
+        product = rejection_product(self.target_proj(vec), self.source_proj(vec), edges, corrected=self.corrected)
+        return dx, dvec, silu(self.edge_gate(feature)) * product
+
+
+class ContactReadout(nn.Module):
+    """A number for each contact: its atoms' scalars and vectors (along the contact), times a radial filter.
+
+    The radial basis is evenly spaced in Å: the exponential basis of the messages is dense below 2 Å and has
+    only a few functions left for the 3 to 6 Å of most contacts.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        channels = settings.hidden_channels
+        self.lmax = settings.lmax
+        self.cutoff = settings.interaction_cutoff
+        self.dropout = settings.dropout
+        self.ligand = _linear(channels, channels)
+        self.pocket = _linear(channels, channels, bias=False)
+        self.ligand_vec = _linear(channels, channels, bias=False)
+        self.pocket_vec = _linear(channels, channels, bias=False)
+        self.radial = _linear(settings.num_rbf, channels)
+        self.hidden = _linear(channels, channels)
+        self.last = nn.Linear(channels, 1)
+        nn.init.normal_(self.last.weight, std=0.01)  # an untrained model predicts close to the mean label
+        nn.init.zeros_(self.last.bias)
+        centres = torch.linspace(0.0, settings.interaction_cutoff, settings.num_rbf)
+        self.register_buffer("centres", centres, persistent=False)
+
+    def forward(self, x: Tensor, vec: Tensor, batch: Batch) -> Tensor:
+        """Terms [C] from scalars [N, F] and vectors [N, L, F]; zero at the cutoff and for faded atoms."""
+        ligand_atom, pocket_atom = batch.contacts
+        distance, unit = distances_and_units(batch.pos, pocket_atom, ligand_atom)
+        direction = spherical_harmonics(unit, self.lmax)
+        pair = self.ligand(x).index_select(0, ligand_atom) + self.pocket(x).index_select(0, pocket_atom)
+        pair = pair + _along(self.ligand_vec(vec).index_select(0, ligand_atom), direction)
+        pair = pair + _along(self.pocket_vec(vec).index_select(0, pocket_atom), direction)
+        hidden = silu(pair) * self.radial(gaussian_basis(distance, self.centres))
+        hidden = silu(self.hidden(dropout(hidden, self.dropout, self.training)))
+        with torch.autocast(hidden.device.type, enabled=False):  # terms are summed over hundreds of contacts
+            score = self.last(hidden.to(self.last.weight.dtype)).squeeze(-1)
+        envelope = cosine_envelope(distance, torch.full_like(distance, self.cutoff))
+        return score * envelope * batch.fade.index_select(0, pocket_atom)
+
+
+class AtomEmbedding(nn.Module):
+    """Sum of one learned row per node feature: all features share a table, each has its own range of rows."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        sizes = torch.tensor(list(NODE_FEATURES.values()))
+        self.table = nn.EmbeddingBag(int(sizes.sum()), channels, mode="sum")
+        nn.init.normal_(self.table.weight, std=len(sizes) ** -0.5)  # the sum of an atom's rows has unit variance
+        self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """[N, F] from feature values [N, 9]."""
+        return self.table(features + self.offsets)
+
+
+class EdgeKindEmbedding(nn.Embedding):
+    """One learned row [F] per pair of edge kind and bond type."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(len(EdgeKind) * len(BondType), channels)
+        nn.init.normal_(self.weight, std=0.2)  # as large as the radial part of an edge feature at the start
+
+
+class VectorNorm(nn.Module):
+    """Norm of vectors [N, L, F] over their channels, then a learned weight per channel."""
+
+    def __init__(self, channels: int, norm: str) -> None:
+        super().__init__()
+        self.norm = norm
+        self.weight = nn.Parameter(torch.ones(channels))
+
+    def forward(self, vec: Tensor) -> Tensor:
+        if self.norm == "rms":
+            vec = rms_norm(vec)
+        elif self.norm == "max_min":
+            lmax = 1 if vec.shape[1] == 3 else 2
+            vec = torch.cat([max_min_norm(vec[:, degree]) for degree in DEGREE_SLICES[lmax]], dim=1)
+        return vec * self.weight
+
+
+def _along(vec: Tensor, direction: Tensor) -> Tensor:
+    """Projection [C, F] of vectors [C, L, F] on directions [C, L]."""
+    return sum(v * d for v, d in zip(vec.unbind(1), direction.unsqueeze(-1).unbind(1), strict=True))
+
+
+def _linear(inputs: int, outputs: int, *, bias: bool = True, parts: int = 1) -> nn.Linear:
+    """A linear layer with Xavier weights and zero bias; `parts` maps of one input are drawn one by one."""
+    linear = nn.Linear(inputs, outputs, bias=bias)
+    for part in linear.weight.chunk(parts):
+        nn.init.xavier_uniform_(part)
+    if bias:
+        nn.init.zeros_(linear.bias)
+    return linear
