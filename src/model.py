@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -36,6 +37,9 @@ VECTOR_NORMS = ("rms", "max_min", "none")
 # Standard deviations of the label that a contact scored as 1 adds. A complex has some 600 contacts in 6 Å;
 # on synthetic pockets with 117 contacts 0.02 to 0.1 learned alike and faster than 0.005.
 CONTACT_SCALE = 0.02
+
+
+MIN_SCALE = 0.1  # pK; keeps labels that are all alike from stopping the gradient
 
 
 class ModelError(ValueError):
@@ -85,20 +89,46 @@ class AffinityModel(nn.Module):
         self.representation = ViSNet(settings, corrected=corrected)
         self.readout = ContactReadout(settings)
         self.offset = nn.Parameter(torch.zeros(()))
-        self.register_buffer("pk_mean", torch.zeros(()))
-        self.register_buffer("pk_std", torch.ones(()))
+        self.register_buffer("pk_constant", torch.zeros(()))
+        self.register_buffer("pk_per_contact", torch.zeros(()))
+        self.register_buffer("pk_scale", torch.ones(()))
 
-    def set_label_scale(self, mean: float, std: float) -> None:
-        """Scale the output to labels of this mean and standard deviation (pK)."""
-        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-            raise ModelError(f"the labels' mean and standard deviation must be finite and std > 0, got {mean}, {std}")
-        self.pk_mean.fill_(mean)
-        self.pk_std.fill_(std)
+    def set_label_scale(self, constant: float, scale: float, per_contact: float = 0.0) -> None:
+        """Start from `constant` + `per_contact` for each weighted contact, and learn the rest in units of `scale` (pK).
+
+        Raises:
+            ModelError: a value is not finite, or the scale is not positive.
+        """
+        if not all(map(math.isfinite, (constant, scale, per_contact))) or scale <= 0:
+            raise ModelError(
+                f"the label scale must be finite and positive: constant {constant}, scale {scale}, "
+                f"per contact {per_contact}"
+            )
+        self.pk_constant.fill_(constant)
+        self.pk_scale.fill_(scale)
+        self.pk_per_contact.fill_(per_contact)
+
+    @torch.no_grad()
+    def fit_label_scale(self, batches: Iterable[Batch]) -> None:
+        """Set the label scale to the least-squares line of pK against the number of contacts, weighted by envelope.
+
+        What a count of contacts explains need not be learned; the network starts there and learns the rest.
+        """
+        counts, labels = [], []
+        for batch in batches:
+            counts.append(sum_by_index(self.contact_weights(batch), _graph_of_contact(batch), batch.num_graphs))
+            labels.append(batch.pk)
+        count, label = torch.cat(counts).double(), torch.cat(labels).double()
+        slope = 0.0
+        if (spread := count.var(correction=0).item()) > 0:
+            slope = ((count - count.mean()) * (label - label.mean())).mean().item() / spread
+        rest = label - slope * count
+        self.set_label_scale(rest.mean().item(), max(rest.std(correction=0).item(), MIN_SCALE), slope)
 
     @property
     def constant(self) -> Tensor:
         """pK of a ligand without contacts."""
-        return self.pk_mean + self.pk_std * self.offset
+        return self.pk_constant + self.pk_scale * self.offset
 
     def forward(self, batch: Batch) -> Tensor:
         """pK [G] of the complexes of a batch."""
@@ -108,10 +138,15 @@ class AffinityModel(nn.Module):
     def contributions(self, batch: Batch) -> Contributions:
         """The terms of the prediction: `constant` plus those of one complex is its pK."""
         x, vec = self.representation(batch)
+        score = self.pk_per_contact + self.pk_scale * CONTACT_SCALE * self.readout(x, vec, batch)
+        return Contributions(score * self.contact_weights(batch), *batch.contacts, _graph_of_contact(batch))
+
+    def contact_weights(self, batch: Batch) -> Tensor:
+        """How much each contact counts, [C]: 0 at the cutoff and for pocket atoms that have faded."""
         ligand_atom, pocket_atom = batch.contacts
-        terms = self.readout(x, vec, batch)
-        graph = batch.graph_of_atom.index_select(0, ligand_atom)
-        return Contributions(self.pk_std * CONTACT_SCALE * terms, ligand_atom, pocket_atom, graph)
+        distance, _ = distances_and_units(batch.pos, pocket_atom, ligand_atom)
+        envelope = cosine_envelope(distance, torch.full_like(distance, self.readout.cutoff))
+        return envelope * batch.fade.index_select(0, pocket_atom)
 
 
 class ViSNet(nn.Module):
@@ -253,7 +288,7 @@ class ContactReadout(nn.Module):
         self.register_buffer("centres", centres, persistent=False)
 
     def forward(self, x: Tensor, vec: Tensor, batch: Batch) -> Tensor:
-        """Terms [C] from scalars [N, F] and vectors [N, L, F]; zero at the cutoff and for faded atoms."""
+        """Scores [C] of the contacts from scalars [N, F] and vectors [N, L, F] of the atoms."""
         ligand_atom, pocket_atom = batch.contacts
         distance, unit = distances_and_units(batch.pos, pocket_atom, ligand_atom)
         direction = spherical_harmonics(unit, self.lmax)
@@ -263,9 +298,7 @@ class ContactReadout(nn.Module):
         hidden = silu(pair) * self.radial(gaussian_basis(distance, self.centres))
         hidden = silu(self.hidden(dropout(hidden, self.dropout, self.training)))
         with torch.autocast(hidden.device.type, enabled=False):  # terms are summed over hundreds of contacts
-            score = self.last(hidden.to(self.last.weight.dtype)).squeeze(-1)
-        envelope = cosine_envelope(distance, torch.full_like(distance, self.cutoff))
-        return score * envelope * batch.fade.index_select(0, pocket_atom)
+            return self.last(hidden.to(self.last.weight.dtype)).squeeze(-1)
 
 
 class AtomEmbedding(nn.Module):
@@ -306,6 +339,10 @@ class VectorNorm(nn.Module):
             lmax = 1 if vec.shape[1] == 3 else 2
             vec = torch.cat([max_min_norm(vec[:, degree]) for degree in DEGREE_SLICES[lmax]], dim=1)
         return vec * self.weight
+
+
+def _graph_of_contact(batch: Batch) -> Tensor:
+    return batch.graph_of_atom.index_select(0, batch.contacts[0])
 
 
 def _along(vec: Tensor, direction: Tensor) -> Tensor:

@@ -281,6 +281,8 @@ def _unknown(key: Any) -> str:
 
 def _contradictions(config: Mapping[str, Any]) -> list[str]:
     faults = []
+    if config["index_file"] is not None and config["dataset_path"] is None:
+        faults.append("index_file is set but dataset_path is not: name the folder with the complexes")
     if config["pocket_radius"] <= config["interaction_cutoff"]:
         faults.append(
             f"pocket_radius = {config['pocket_radius']} must be larger than "

@@ -232,7 +232,7 @@ def train(model: AffinityModel, batch: Batch, *, steps: int, rate: float, clip: 
         optimizer.zero_grad()
         with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
             pk = model(batch)
-        loss = ((pk - batch.pk) / model.pk_std).square().mean()
+        loss = ((pk - batch.pk) / model.pk_scale).square().mean()
         loss.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
         assert torch.isfinite(norm), "the gradient is not finite"
@@ -317,7 +317,7 @@ def test_state_dict_round_trip(tmp_path):
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     batch = random_batch(2, seed=16)
     assert torch.equal(model(batch), other(batch))
-    assert other.pk_mean == pytest.approx(6.1)
+    assert other.pk_constant == pytest.approx(6.1)
 
 
 class Forbidden(TorchDispatchMode):
@@ -369,5 +369,25 @@ def test_settings_that_do_not_fit_are_named(changes, word):
 
 @pytest.mark.parametrize(("mean", "std"), [(6.0, 0.0), (6.0, float("nan")), (float("inf"), 1.0), (6.0, -1.0)])
 def test_label_scale_must_be_one(mean, std):
-    with pytest.raises(ModelError, match="std"):
+    with pytest.raises(ModelError, match="label scale"):
         build_model(tiny_settings()).set_label_scale(mean, std)
+
+
+def test_an_untrained_model_starts_from_the_line_of_pk_against_contacts() -> None:
+    model = build_model(tiny_settings())
+    batch = random_batch(6, seed=3)
+    with torch.no_grad():
+        model.readout.last.weight.zero_()
+    count = torch.zeros(6).index_add_(0, batch.graph_of_atom[batch.contacts[0]], model.contact_weights(batch))
+    model.fit_label_scale([replace(batch, pk=2.0 + 0.05 * count)])
+    torch.testing.assert_close(model(batch), 2.0 + 0.05 * count, atol=1e-3, rtol=0)
+    assert model.constant.item() == pytest.approx(2.0, abs=1e-3)
+
+
+def test_labels_that_are_all_alike_give_a_usable_scale() -> None:
+    model = build_model(tiny_settings())
+    batch = random_batch(2, seed=3)
+    model.fit_label_scale([replace(batch, pk=torch.tensor([6.0, 6.0]))])
+    assert model.pk_scale > 0
+    assert model.pk_per_contact == 0
+    assert torch.isfinite(model(batch)).all()

@@ -72,6 +72,7 @@ def test_values_that_make_no_sense_are_refused(key: str, value: object) -> None:
     [
         ({"pocket_radius": 6.0, "interaction_cutoff": 6.0}, "pocket_radius"),
         ({"visnet_hidden_channels": 60, "visnet_num_heads": 8}, "multiple"),
+        ({"index_file": "my.csv", "dataset_path": None}, "dataset_path"),
         ({"train_split": 0.8, "validation_split": 0.3}, "must not exceed 1"),
     ],
 )
