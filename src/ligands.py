@@ -1,0 +1,307 @@
+"""Ligand files (SDF and MOL2, plain or gzip) -> Ligand: heavy atoms with typed chemistry, by RDKit.
+
+Hydrogens are removed, then the molecule is brought to its neutral form, so that explicit, polar or missing
+hydrogens and the protonation state of the file make no difference (src/ligand_typing.py). Bond orders do: a
+tautomer is another molecule.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+from rdkit import Chem, rdBase
+
+from src.atoms import MAX_COORDINATE, Atoms, StructureError, clean_name, iter_lines, sorted_bonds
+from src.ligand_typing import PARTIAL, bond_types, heavy_form, ligand_features
+from src.residues import ATOMIC_NUMBER, SYMBOLS
+
+MAX_MOLECULE_BYTES = 32 * 2**20  # text of one molecule; 999 atoms need 100 kB
+
+_HEAD_LINES = 1000  # within which a file must show what it is
+_PLACEHOLDER = "Og"  # stands for unknown elements in MOL2, whose reader knows no dummy atom
+_NOT_LIGANDS = (".pdb", ".ent", ".pdbqt", ".cif", ".mmcif", ".smi", ".smiles", ".txt", ".csv")
+
+
+class LigandError(StructureError):
+    """A ligand cannot be used; the message names the file, the molecule and the cause."""
+
+
+@dataclass(frozen=True)
+class Ligand:
+    name: str
+    atoms: Atoms
+    smiles: str  # neutral form without hydrogens; empty when RDKit cannot write one
+    road: str  # 'sdf', 'mol2', 'partial sanitisation of the sdf', 'partial sanitisation of the mol2'
+    notes: tuple[str, ...]
+
+
+def read_ligand(paths: Sequence[Path]) -> Ligand:
+    """The ligand that several files describe: the SDF if it is sound, else the MOL2, else what can be kept.
+
+    The last road leaves out the checks of valence and the assignment of double bonds that failed, first in
+    the SDF, then in the MOL2. Of a file with several molecules the first is read, and a note says so.
+
+    Raises:
+        LigandError: no road led to a molecule with 3D coordinates; the message has the reason of each.
+    """
+    reasons: list[str] = []
+    blocks: list[_Block] = []
+    for path in map(Path, paths):
+        try:
+            blocks.append(_first_block(path))
+        except StructureError as error:
+            reasons.append(str(error))
+    blocks.sort(key=lambda block: block.kind != "sdf")
+    for partial in (False, True):
+        for block in blocks:
+            try:
+                ligand = _ligand(block, partial=partial)
+            except LigandError as error:
+                reasons.append(str(error))
+            else:
+                return _with_notes(ligand, reasons, block, blocks)
+    raise LigandError("; ".join(dict.fromkeys(reasons)) or "no ligand file was given; expected an SDF or a MOL2 file")
+
+
+def iter_ligands(path: Path) -> Iterator[Ligand | LigandError]:
+    """Every molecule of a file in order, one at a time; one that cannot be used comes as its LigandError.
+
+    Raises:
+        LigandError: there is no first molecule: the file is missing, of another kind, damaged or empty.
+    """
+    number = 0
+    try:
+        for block in _blocks(Path(path)):
+            number = block.number
+            yield _ligand_or_error(block)
+    except StructureError as error:
+        if number == 0:
+            raise
+        yield error if isinstance(error, LigandError) else LigandError(str(error))
+
+
+@dataclass(frozen=True)
+class _Block:
+    path: Path
+    kind: str  # 'sdf' or 'mol2'
+    number: int  # in the file, from 1
+    text: str
+    followed: bool = False  # by another molecule
+
+    def __str__(self) -> str:
+        return f"{self.path}, molecule {self.number}"
+
+
+def _ligand_or_error(block: _Block) -> Ligand | LigandError:
+    try:
+        return _ligand(block, partial=False)
+    except LigandError as error:
+        try:
+            ligand = _ligand(block, partial=True)
+        except LigandError:
+            return error
+        return _with_notes(ligand, [str(error)], block, [block])
+
+
+def _with_notes(ligand: Ligand, reasons: list[str], block: _Block, blocks: list[_Block]) -> Ligand:
+    notes = [*ligand.notes, *dict.fromkeys(reasons)]
+    if block.followed:
+        notes.append(f"{block.path} holds several molecules, first used")
+    for other in blocks:
+        if other.kind != block.kind and (difference := _difference(block, other)):
+            notes.append(f"{other.path.name} disagrees ({difference}); {block.path.name} used")
+    return replace(ligand, notes=tuple(notes))
+
+
+def _difference(block: _Block, other: _Block) -> str:
+    formulas = []
+    for each in (block, other):
+        mol = _parse(each)
+        counts = Counter(atom.GetSymbol() for atom in mol.GetAtoms() if atom.GetAtomicNum() != 1) if mol else {}
+        formulas.append("".join(f"{symbol}{counts[symbol]}" for symbol in sorted(counts)))
+    return "" if formulas[0] == formulas[1] else f"{formulas[1] or 'unreadable'} for {formulas[0]}"
+
+
+def _ligand(block: _Block, *, partial: bool) -> Ligand:
+    with rdBase.BlockLogs():
+        mol = _parse(block)
+        if mol is None or not mol.GetNumAtoms():
+            raise LigandError(f"{block}: RDKit cannot read it as {block.kind.upper()}; expected a complete record")
+        _require_3d(mol, block)
+        try:
+            mol, notes = heavy_form(mol, partial=partial)
+            if not mol.GetNumAtoms():
+                raise LigandError(f"{block}: has no heavy atoms")
+            features = ligand_features(mol)
+            pairs, kinds = sorted_bonds(bond_types(mol))
+            smiles = _smiles(mol)
+        except LigandError:
+            raise
+        except (ValueError, RuntimeError) as error:  # all of RDKit's own exceptions are one of these
+            raise LigandError(f"{block}: cannot be sanitised: {str(error).strip().splitlines()[0]}") from error
+    name = clean_name(mol.GetProp("_Name") if mol.HasProp("_Name") else "") or clean_name(block.path.name.split(".")[0])
+    pos = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
+    atoms = Atoms(
+        pos=pos,
+        features=features,
+        residue_index=np.zeros(len(pos), dtype=np.int32),
+        residue_labels=(name,),
+        atom_names=tuple(f"{SYMBOLS[atom.GetAtomicNum()]}{atom.GetIdx() + 1}" for atom in mol.GetAtoms()),
+        bonds=pairs,
+        bond_types=kinds,
+    )
+    road = f"{PARTIAL} of the {block.kind}" if partial else block.kind
+    return Ligand(name, atoms, smiles, road, tuple(notes))
+
+
+def _smiles(mol: Chem.Mol) -> str:
+    try:
+        return Chem.MolToSmiles(mol)
+    except RuntimeError:  # of a molecule that could be sanitised only in part
+        return ""
+
+
+def _require_3d(mol: Chem.Mol, block: _Block) -> None:
+    """A pose never lies exactly in one plane of constant z; a drawing does."""
+    pos = mol.GetConformer().GetPositions() if mol.GetNumConformers() else np.zeros((mol.GetNumAtoms(), 3))
+    if not (np.abs(pos) <= MAX_COORDINATE).all():
+        raise LigandError(f"{block}: has a coordinate that is not finite or beyond 99,999 Å")
+    spread = np.ptp(pos, axis=0)
+    if (len(pos) > 1 and spread.max() < 1e-3) or (len(pos) > 3 and spread[2] < 1e-4):
+        raise LigandError(f"{block}: no 3D coordinates; expected a pose in the frame of the protein, not a drawing")
+
+
+def _parse(block: _Block) -> Chem.Mol | None:
+    text = block.text
+    with rdBase.BlockLogs():
+        try:
+            if block.kind == "sdf":
+                return Chem.MolFromMolBlock(_with_known_symbols(text), sanitize=False, removeHs=False)
+            mol = Chem.MolFromMol2Block(_with_known_types(text), sanitize=False, removeHs=False)
+        except (ValueError, RuntimeError):  # RDKit returns None for most damage and raises for some
+            return None
+    for atom in mol.GetAtoms() if mol else ():
+        if atom.GetSymbol() == _PLACEHOLDER:
+            atom.SetAtomicNum(0)
+    return mol
+
+
+def _with_known_symbols(text: str) -> str:
+    """A mol block with elements in their usual letter case and '*' for what is no element."""
+    lines = text.split("\n")
+    if len(lines) < 4:
+        return text
+    if "V3000" in lines[3]:
+        return "\n".join(map(_with_known_symbol_v3000, lines))
+    num_atoms = int(lines[3][:3]) if lines[3][:3].strip().isdigit() else 0
+    for number in range(4, min(4 + num_atoms, len(lines))):
+        line = lines[number]
+        lines[number] = line[:31] + _symbol(line[31:34], "*").ljust(3) + line[34:]
+    return "\n".join(lines)
+
+
+def _with_known_symbol_v3000(line: str) -> str:
+    words = line.split()
+    # M  V30 index type x y z ...; a bond line has four numbers and no letters there
+    if len(words) < 8 or words[:2] != ["M", "V30"] or not words[2].isdigit() or not words[3][:1].isalpha():
+        return line
+    words[3] = _symbol(words[3], "*")
+    return f"M  V30 {' '.join(words[2:])}"
+
+
+def _with_known_types(text: str) -> str:
+    """A MOL2 block with atom types in their usual letter case and the placeholder for what is no element."""
+    lines = text.split("\n")
+    section = ""
+    for number, line in enumerate(lines):
+        if line.startswith("@<TRIPOS>"):
+            section = line.strip()
+        elif section == "@<TRIPOS>ATOM" and len(words := line.split()) >= 6:
+            element, dot, hybridisation = words[5].partition(".")
+            words[5] = _symbol(element, _PLACEHOLDER) + dot + hybridisation.lower()
+            lines[number] = " ".join(words)
+    return "\n".join(lines)
+
+
+def _symbol(text: str, unknown: str) -> str:
+    number = ATOMIC_NUMBER.get(text.strip().upper(), 0)
+    return SYMBOLS[number] if number else unknown
+
+
+def _first_block(path: Path) -> _Block:
+    blocks = _blocks(path)
+    first = next(blocks)
+    return replace(first, followed=_has_next(blocks))
+
+
+def _has_next(blocks: Iterator[_Block]) -> bool:
+    try:
+        return next(blocks, None) is not None
+    except StructureError:  # damage behind the molecule that is used
+        return True
+
+
+def _blocks(path: Path) -> Iterator[_Block]:
+    """The molecules of a file as text, one at a time; raises LigandError when there is none."""
+    endings = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    if endings and endings[-1] in _NOT_LIGANDS:
+        raise LigandError(
+            f"{path}: a ligand needs bond orders; convert {endings[-1]} to SDF or MOL2 with 3D coordinates"
+        )
+    number = 0
+    try:
+        kind, lines = _kind(path)
+        for text in _split(path, kind, lines):
+            number += 1
+            yield _Block(path, kind, number, text)
+    except LigandError:
+        raise
+    except StructureError as error:
+        raise LigandError(str(error)) from error
+    if number == 0:
+        raise LigandError(f"{path}: holds no molecule; expected SDF or MOL2")
+
+
+def _kind(path: Path) -> tuple[str, Iterator[str]]:
+    """'sdf' or 'mol2' by the first telling line, and all lines of the file as text."""
+    lines = (line.decode("utf-8", errors="replace") for line in iter_lines(path))
+    head: list[str] = []
+    for line in islice(lines, _HEAD_LINES):
+        head.append(line)
+        if line.startswith("@<TRIPOS>"):
+            return "mol2", chain(head, lines)
+        if line.startswith(("$$$$", "M  END", "M  V30")) or line[33:39].strip() in ("V2000", "V3000"):
+            return "sdf", chain(head, lines)
+        if line.startswith(("ATOM  ", "HETATM", "ROOT", "_atom_site.")):
+            raise LigandError(f"{path}: is a PDB, PDBQT or mmCIF file; a ligand needs bond orders, convert it to SDF")
+    if not any(map(str.strip, head)):
+        raise LigandError(f"{path}: is empty; expected SDF or MOL2")
+    raise LigandError(f"{path}: is neither SDF nor MOL2; convert the ligand to SDF with 3D coordinates")
+
+
+def _split(path: Path, kind: str, lines: Iterator[str]) -> Iterator[str]:
+    block: list[str] = []
+    size = 0
+    for line in lines:
+        if kind == "sdf" and line.startswith("$$$$"):
+            yield "\n".join([*block, ""])
+            block, size = [], 0
+            continue
+        if kind == "mol2" and line.startswith("@<TRIPOS>MOLECULE"):
+            # What comes before the first molecule is comment.
+            if any(text.startswith("@<TRIPOS>MOLECULE") for text in block):
+                yield "\n".join([*block, ""])
+            block, size = [], 0
+        block.append(line)
+        size += len(line) + 1
+        if size > MAX_MOLECULE_BYTES:
+            raise LigandError(
+                f"{path}: one molecule takes more than {MAX_MOLECULE_BYTES:,} bytes; is it a ligand file?"
+            )
+    if any(map(str.strip, block)):
+        yield "\n".join([*block, ""])
