@@ -1,0 +1,142 @@
+"""Atoms of a ligand and a protein -> protein, ligand and interaction graph: THE definition of a model input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+
+from src.atoms import Atoms, take
+from src.graph import FEATURE_COLUMN, ComplexGraph, Side
+from src.ligands import Ligand
+from src.settings import GraphSettings, as_dict
+from src.structures import Protein, drop_ligand_copy
+
+# Change this string in the commit that changes any tensor of a graph: old caches and checkpoints then say so.
+DATA_PROCESSING_VERSION = "1.0"
+
+MAX_ATOMS = 32_767  # atoms are numbered in int16
+
+
+class GraphError(ValueError):
+    """A complex was read but has no usable graph."""
+
+
+def graph_fingerprint(settings: GraphSettings) -> str:
+    """Eight hexadecimal digits that change with the data processing version and with every graph setting."""
+    text = json.dumps([DATA_PROCESSING_VERSION, as_dict(settings)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def build_graph(
+    code: str, ligand: Ligand, protein: Protein, settings: GraphSettings
+) -> tuple[ComplexGraph, tuple[str, ...]]:
+    """The graph of one complex, for training and for prediction alike.
+
+    Whole residues with a heavy atom nearer than pocket_radius to a ligand atom form the pocket. A residue's
+    atoms carry a fade: 1 while its nearest atom is within interaction_cutoff, then a half cosine down to 0 at
+    pocket_radius, so that a residue enters the graph without a jump in what the model computes.
+
+    Returns:
+        The graph, which has no contacts when the ligand is far from the protein, and notes for the user.
+
+    Raises:
+        GraphError: when the complex has more atoms than a graph can number.
+    """
+    atoms, copies = drop_ligand_copy(protein.atoms, ligand.atoms)
+    atoms = _drop_sides(atoms, settings)
+    pocket, residue_distance = _cut_pocket(atoms, ligand.atoms.pos, settings.pocket_radius)
+    num_ligand = len(ligand.atoms.pos)
+    num_atoms = num_ligand + len(pocket.pos)
+    if num_atoms > MAX_ATOMS:
+        raise GraphError(f"{num_atoms} atoms in ligand and pocket; a graph holds at most {MAX_ATOMS}")
+
+    centroid = ligand.atoms.pos.mean(axis=0)
+    pos = np.concatenate([ligand.atoms.pos, pocket.pos]) - centroid
+    fade = np.ones(num_atoms, dtype=np.float32)
+    fade[num_ligand:] = _fade(residue_distance, settings)[pocket.residue_index]
+    graph = ComplexGraph(
+        code=code,
+        smiles=ligand.smiles,
+        num_ligand_atoms=num_ligand,
+        pos=torch.from_numpy(pos.astype(np.float32)),
+        features=torch.from_numpy(np.concatenate([ligand.atoms.features, pocket.features])),
+        fade=torch.from_numpy(fade),
+        ligand_bonds=_pairs(ligand.atoms.bonds),
+        ligand_bond_types=torch.from_numpy(ligand.atoms.bond_types.astype(np.uint8)),
+        protein_bonds=_pairs(pocket.bonds + num_ligand),
+        near_pairs=_pairs(near_pairs(pocket.pos, settings.near_cutoff, settings.max_neighbors) + num_ligand),
+        contacts=_pairs(
+            contact_pairs(ligand.atoms.pos, pocket.pos, settings.interaction_cutoff) + np.array([[0], [num_ligand]])
+        ),
+    )
+    notes = [f"{label} of the protein file is a copy of the ligand and was left out" for label in copies]
+    return graph, (*ligand.notes, *protein.notes, *notes)
+
+
+def near_pairs(pos: np.ndarray, cutoff: float, max_neighbors: int) -> np.ndarray:
+    """Pairs i < j with a distance of at most cutoff, sorted; shape [2, Q].
+
+    A pair stays when either atom counts the other among its max_neighbors nearest. The limit guards against
+    broken structures; at the default cutoff no atom of a protein reaches it.
+    """
+    if len(pos) < 2:
+        return np.zeros((2, 0), dtype=np.int64)
+    pairs = cKDTree(pos).query_pairs(cutoff, output_type="ndarray").astype(np.int64)
+    pairs = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].T
+    if pairs.size and np.bincount(pairs.ravel()).max() > max_neighbors:
+        pairs = pairs[:, _among_nearest(pos, pairs, max_neighbors)]
+    return pairs
+
+
+def contact_pairs(ligand_pos: np.ndarray, pocket_pos: np.ndarray, cutoff: float) -> np.ndarray:
+    """Every (ligand atom, pocket atom) with a distance of at most cutoff, sorted; shape [2, C]."""
+    distance = np.linalg.norm(ligand_pos[:, None, :] - pocket_pos[None, :, :], axis=2)
+    return np.stack(np.nonzero(distance <= cutoff))
+
+
+def _drop_sides(atoms: Atoms, settings: GraphSettings) -> Atoms:
+    kept = {
+        Side.WATER: settings.keep_waters,
+        Side.ION: settings.keep_ions,
+        Side.COFACTOR: settings.keep_cofactors,
+    }
+    dropped = [side for side, keep in kept.items() if not keep]
+    return take(atoms, ~np.isin(atoms.features[:, FEATURE_COLUMN["side"]], dropped))
+
+
+def _cut_pocket(atoms: Atoms, ligand_pos: np.ndarray, radius: float) -> tuple[Atoms, np.ndarray]:
+    """Residues nearer than radius, and the distance of each kept residue to the ligand, [residues], Å."""
+    if not len(atoms.pos):
+        return atoms, np.zeros(0)
+    atom_distance = cKDTree(ligand_pos).query(atoms.pos)[0]
+    residue_distance = np.full(len(atoms.residue_labels), np.inf)
+    np.minimum.at(residue_distance, atoms.residue_index, atom_distance)
+    near = residue_distance < radius
+    return take(atoms, near[atoms.residue_index]), residue_distance[near]
+
+
+def _fade(residue_distance: np.ndarray, settings: GraphSettings) -> np.ndarray:
+    width = settings.pocket_radius - settings.interaction_cutoff
+    way_out = np.clip((residue_distance - settings.interaction_cutoff) / width, 0.0, 1.0)
+    return 0.5 * (1.0 + np.cos(np.pi * way_out))
+
+
+def _among_nearest(pos: np.ndarray, pairs: np.ndarray, count: int) -> np.ndarray:
+    """Which pairs are among the count nearest of at least one of their atoms, [Q] bool."""
+    num_pairs = pairs.shape[1]
+    distance = np.tile(np.linalg.norm(pos[pairs[0]] - pos[pairs[1]], axis=1), 2)
+    owner = pairs.ravel()
+    order = np.lexsort((distance, owner))
+    first = np.searchsorted(owner[order], np.arange(len(pos)))
+    rank = np.empty(2 * num_pairs, dtype=np.int64)
+    rank[order] = np.arange(2 * num_pairs) - first[owner[order]]
+    near = rank < count
+    return near[:num_pairs] | near[num_pairs:]
+
+
+def _pairs(pairs: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pairs, dtype=np.int16))
