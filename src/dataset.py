@@ -1,0 +1,254 @@
+"""Index, files and cache -> labelled graphs, their split, the order of an epoch, and batches."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import signal
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from src.affinity import IndexEntry
+from src.cache import GraphCache, Skipped, build_cache, protein_file
+from src.graph import Batch, BondType, ComplexGraph, EdgeKind
+from src.layouts import ComplexFiles
+from src.pdbbind import read_dataset, select_entries
+from src.settings import DataSettings, GraphSettings, ProcessingSettings
+from src.storage import write_csv
+
+log = logging.getLogger(__name__)
+
+
+class DatasetError(ValueError):
+    """A data set from which nothing can be learned."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One complex with its label."""
+
+    graph: ComplexGraph
+    pk: float  # NaN where there is no label
+    bound: int = 0  # 0 the label is exact, +1 pK is at least the label, -1 at most
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Every usable complex, sorted by code, and a row for each that is not."""
+
+    examples: tuple[Example, ...]
+    skipped: tuple[Skipped, ...]
+    num_lines: int
+    cache: GraphCache
+    files: dict[str, ComplexFiles]
+
+    def subset(self, codes: Sequence[str]) -> list[Example]:
+        wanted = set(codes)
+        return [example for example in self.examples if example.graph.code in wanted]
+
+    def judged(self, codes: Sequence[str]) -> list[Example]:
+        """The examples to measure errors on: those whose label is a value and not a bound."""
+        return [example for example in self.subset(codes) if example.bound == 0]
+
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits that change with every code and every label."""
+        text = ";".join(f"{e.graph.code}={e.pk:.4f}{e.bound:+d}" for e in self.examples)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def load_dataset(data: DataSettings, graph: GraphSettings, processing: ProcessingSettings) -> Dataset:
+    """Read the index, find the files, and load or build the graphs.
+
+    Raises:
+        PDBbindError: when the index cannot be found or read.
+    """
+    index, files = read_dataset(Path(data.dataset_path), Path(data.index_file) if data.index_file else None)
+    entries, left_out = select_entries(
+        index.entries,
+        kinds=data.affinity_kinds,
+        censored=data.censored_labels,
+        max_resolution=data.max_resolution,
+        keep_nmr=data.keep_nmr,
+        keep_covalent=data.keep_covalent,
+        keep_incomplete=data.keep_incomplete_ligands,
+        keep_multi_ligand=data.keep_multi_ligands,
+    )
+    skipped = [Skipped(f"line {bad.line_number}", "index", f"{bad.reason}: {bad.text}") for bad in index.bad_lines]
+    skipped += [Skipped(code, "settings", reason) for code, reason in left_out]
+    usable, without_files = _with_files(entries, files, data.structure)
+    cache = build_cache(usable, structure=data.structure, graph_settings=graph, processing=processing)
+    skipped += [*without_files, *cache.skipped]
+    examples = sorted(
+        (Example(cache.graphs[e.code], e.pk, e.bound) for e in entries if e.code in cache.graphs),
+        key=lambda example: example.graph.code,
+    )
+    write_csv(
+        cache.folder / "skipped.csv",
+        ["code", "stage", "reason"],
+        [[s.code, s.stage, s.reason] for s in skipped],
+    )
+    return Dataset(tuple(examples), tuple(skipped), len(index.entries) + len(index.bad_lines), cache, files)
+
+
+def measured_pk(examples: Sequence[Example]) -> np.ndarray:
+    return np.array([example.pk for example in examples])
+
+
+def audit(dataset: Dataset) -> str:
+    """The table that --check-data prints: every line of the index is counted once."""
+    stages = Counter(row.stage for row in dataset.skipped)
+    labels = {
+        "index": "unreadable lines",
+        "settings": "left out by settings",
+        "files": "files missing",
+        "ligand": "ligand not usable",
+        "protein": "protein not usable",
+        "graph": "no graph",
+        "worker": "crashed or timed out",
+    }
+    lines = [f"{'lines in the index':<24}{dataset.num_lines:>7}"]
+    lines += [f"  {text:<22}{stages[stage]:>7}" for stage, text in labels.items() if stages[stage]]
+    built = dataset.cache.num_built
+    lines.append(f"{'graphs':<24}{len(dataset.examples):>7}   (built or tried now: {built})")
+    roads = Counter(dataset.cache.ligand_roads.values())
+    lines.append("  ligands read as       " + ", ".join(f"{road}: {count}" for road, count in roads.most_common()))
+    if dataset.examples:
+        atoms = np.array([example.graph.num_atoms for example in dataset.examples])
+        edges = np.array([example.graph.num_edges for example in dataset.examples])
+        lines.append(f"  atoms per graph       median {np.median(atoms):.0f}, largest {atoms.max()}")
+        lines.append(f"  edges per graph       median {np.median(edges):.0f}, largest {edges.max()}")
+        pk = np.array([example.pk for example in dataset.examples])
+        lines.append(f"  pK                    {pk.min():.2f} to {pk.max():.2f}, mean {pk.mean():.2f}")
+    reasons = Counter((row.stage, row.reason) for row in dataset.skipped if row.stage == "settings")
+    for (_, reason), count in reasons.most_common(8):
+        lines.append(f"  left out: {count} x {reason}")
+    for row in [row for row in dataset.skipped if row.stage != "settings"][:10]:
+        lines.append(f"  {row.code} ({row.stage}): {row.reason}")
+    lines.append(f"every row with its reason: {dataset.cache.folder / 'skipped.csv'}")
+    return "\n".join(lines)
+
+
+def split_codes(codes: Sequence[str], data: DataSettings, seed: int) -> dict[str, list[str]]:
+    """Random split into train, validation and test by a hash of seed and code.
+
+    The order of the index does not matter, and a complex that is added moves no more than the borders.
+
+    Raises:
+        DatasetError: when a part that is needed would be empty.
+    """
+    ranked = sorted(codes, key=lambda code: hashlib.sha256(f"{seed}:{code}".encode()).digest())
+    num_train = round(data.train_split * len(ranked))
+    num_validation = min(round(data.validation_split * len(ranked)), len(ranked) - num_train)
+    split = {
+        "train": sorted(ranked[:num_train]),
+        "validation": sorted(ranked[num_train : num_train + num_validation]),
+        "test": sorted(ranked[num_train + num_validation :]),
+    }
+    if len(split["train"]) < 2 or len(split["validation"]) < 2:
+        raise DatasetError(
+            f"{len(ranked)} usable complexes give {len(split['train'])} to train and "
+            f"{len(split['validation'])} to validate on; both need at least 2"
+        )
+    return split
+
+
+def epoch_batches(num_examples: int, batch_size: int, *, seed: int, epoch: int) -> list[list[int]]:
+    """Which examples stand in which batch: a function of (seed, epoch) alone, every example once."""
+    order = np.random.default_rng([seed, epoch]).permutation(num_examples).tolist()
+    return [order[start : start + batch_size] for start in range(0, num_examples, batch_size)]
+
+
+def make_loader(
+    examples: Sequence[Example],
+    batches: Sequence[Sequence[int]],
+    *,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader:
+    """A loader of the given batches in the given order.
+
+    It has a generator of its own: without one, iterating draws from torch's global random numbers, and a
+    resumed run would see another dropout than an uninterrupted one.
+    """
+    return DataLoader(
+        examples,  # type: ignore[arg-type]
+        batch_sampler=batches,  # type: ignore[arg-type]
+        collate_fn=collate,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator().manual_seed(0),
+        worker_init_fn=_ignore_interrupt if num_workers else None,
+    )
+
+
+def in_order(examples: Sequence[Example], batch_size: int, **options: object) -> DataLoader:
+    """A loader that goes through the examples once, as they stand."""
+    numbers = range(len(examples))
+    batches = [list(numbers[start : start + batch_size]) for start in range(0, len(examples), batch_size)]
+    return make_loader(examples, batches, **options)  # type: ignore[arg-type]
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Put complexes side by side: pairs become directed edges both ways, sorted by target."""
+    graphs = [example.graph for example in examples]
+    sizes = torch.tensor([graph.num_atoms for graph in graphs])
+    offsets = (torch.cumsum(sizes, 0) - sizes).tolist()
+
+    def joined(pairs: str) -> torch.Tensor:
+        return torch.cat([getattr(g, pairs).long() + offset for g, offset in zip(graphs, offsets, strict=True)], 1)
+
+    contacts = joined("contacts")
+    kinds = {
+        EdgeKind.LIGAND_BOND: joined("ligand_bonds"),
+        EdgeKind.PROTEIN_BOND: joined("protein_bonds"),
+        EdgeKind.PROTEIN_NEAR: joined("near_pairs"),
+        EdgeKind.CONTACT: contacts,
+    }
+    first, second = torch.cat(list(kinds.values()), 1)
+    edge_kind = torch.cat([torch.full((pairs.shape[1],), int(kind)) for kind, pairs in kinds.items()])
+    bond_type = torch.full_like(edge_kind, int(BondType.NONE))
+    ligand_bond_types = torch.cat([graph.ligand_bond_types for graph in graphs]).long()
+    bond_type[: len(ligand_bond_types)] = ligand_bond_types
+    target, order = torch.sort(torch.cat([second, first]), stable=True)
+    return Batch(
+        codes=tuple(graph.code for graph in graphs),
+        features=torch.cat([graph.features for graph in graphs]).long(),
+        pos=torch.cat([graph.pos for graph in graphs]),
+        fade=torch.cat([graph.fade for graph in graphs]),
+        graph_of_atom=torch.repeat_interleave(torch.arange(len(graphs)), sizes),
+        source=torch.cat([first, second])[order],
+        target=target,
+        edge_kind=edge_kind.repeat(2)[order],
+        bond_type=bond_type.repeat(2)[order],
+        contacts=contacts,
+        pk=torch.tensor([example.pk for example in examples], dtype=torch.float32),
+        bound=torch.tensor([example.bound for example in examples], dtype=torch.float32),
+    )
+
+
+def _with_files(
+    entries: Sequence[IndexEntry], files: dict[str, ComplexFiles], structure: str
+) -> tuple[list[ComplexFiles], list[Skipped]]:
+    usable, skipped = [], []
+    for code in (entry.code for entry in entries):
+        if code not in files:
+            skipped.append(Skipped(code, "files", "no folder of this name"))
+        elif not files[code].ligands:
+            skipped.append(Skipped(code, "files", "no ligand file (.sdf or .mol2)"))
+        elif protein_file(files[code], structure) is None:
+            wanted = {"auto": "pocket or protein", "pocket": "pocket", "protein": "protein"}[structure]
+            skipped.append(Skipped(code, "files", f"no {wanted} file"))
+        else:
+            usable.append(files[code])
+    return usable, skipped
+
+
+def _ignore_interrupt(_worker: int) -> None:
+    # Ctrl+C reaches the whole process group; only the main process decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
