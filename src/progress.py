@@ -1,0 +1,92 @@
+"""Where a training run stands: position, sums of the epoch, skips, best score, and the history it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from src.storage import write_csv, write_text
+
+
+@dataclass
+class Progress:
+    """With weights, optimizer, scheduler, scaler and random numbers this is all that a resume needs."""
+
+    epoch: int = 0  # counted from 0
+    next_batch: int = 0  # batches of this epoch that are done, used or skipped
+    step: int = 0  # optimizer steps
+    best_rmse: float = math.inf
+    best_epoch: int = -1
+    epochs_without_improvement: int = 0
+    squared_error: float = 0.0  # from here: sums over this epoch
+    num_used: int = 0
+    num_skipped: int = 0  # batches
+    num_overflows: int = 0  # optimizer steps
+    seconds: float = 0.0
+    skipped_in_a_row: int = 0
+    skipped_codes: dict[str, int] = field(default_factory=dict)  # over the whole run
+    history: list[dict] = field(default_factory=list)  # a row an epoch
+
+    @property
+    def train_rmse(self) -> float:
+        return math.sqrt(self.squared_error / self.num_used) if self.num_used else math.nan
+
+    def add_skipped(self, codes: Iterable[str]) -> None:
+        self.num_skipped += 1
+        self.skipped_in_a_row += 1
+        self._count(codes)
+
+    def add_overflow(self, codes: Iterable[str]) -> None:
+        self.num_overflows += 1
+        self._count(codes)
+
+    def judge(self, validation_rmse: float) -> bool:
+        """Whether this epoch is the best so far; a score that is not finite never is."""
+        if validation_rmse < self.best_rmse:
+            self.best_rmse, self.best_epoch, self.epochs_without_improvement = validation_rmse, self.epoch, 0
+            return True
+        self.epochs_without_improvement += 1
+        return False
+
+    def add_row(self, validation: dict[str, float], learning_rate: float) -> dict:
+        row = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "learning_rate": learning_rate,
+            "train_rmse": self.train_rmse,
+            **{f"validation_{name}": value for name, value in validation.items()},
+            "skipped_batches": self.num_skipped,
+            "fp16_overflows": self.num_overflows,
+            "seconds": round(self.seconds, 2),
+        }
+        self.history.append(row)
+        return row
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epoch, self.next_batch = epoch, 0
+        self.squared_error, self.num_used, self.num_skipped, self.num_overflows, self.seconds = 0.0, 0, 0, 0, 0.0
+
+    def _count(self, codes: Iterable[str]) -> None:
+        for code in codes:
+            self.skipped_codes[code] = self.skipped_codes.get(code, 0) + 1
+
+
+def epoch_line(row: dict, epochs: int, *, is_best: bool) -> str:
+    return (
+        f"epoch {row['epoch']:>3}/{epochs}  train rmse {row['train_rmse']:.3f}  "
+        f"validation rmse {row['validation_rmse']:.3f}  pearson {row['validation_pearson']:.3f}  "
+        f"lr {row['learning_rate']:.1e}  {row['seconds']:.1f} s"
+        + (f"  skipped {row['skipped_batches']}" if row["skipped_batches"] else "")
+        + ("  best" if is_best else "")
+    )
+
+
+def write_history(folder: Path, history: list[dict]) -> None:
+    """history.csv and history.jsonl, written whole each time, so that a resumed run leaves no row twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(history[0])
+    write_csv(folder / "history.csv", names, [[row[name] for name in names] for row in history])
+    write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))

@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from config import CONFIG
+from src.checkpoint import newest_checkpoint
+from src.graph import Batch
+from src.settings import read_settings
+from src.training import Trainer, TrainingError, squared_errors
+from tests.synthetic import random_batch
+
+EPOCHS, NUM_BATCHES = 3, 5
+
+
+class TinyModel(nn.Module):
+    """Enough of a model for the loop: dropout to use random numbers, two layers, one number per complex."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(3, 8)
+        self.last = nn.Linear(8, 1)
+        self.dropout = 0.2
+        self.spoil: Callable[[Batch, torch.Tensor], torch.Tensor] | None = None
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        per_atom = nn.functional.dropout(torch.relu(self.hidden(batch.pos)), self.dropout, self.training)
+        summed = torch.zeros(batch.num_graphs, 8, dtype=per_atom.dtype).index_add(0, batch.graph_of_atom, per_atom)
+        predicted = self.last(summed).squeeze(-1)
+        return self.spoil(batch, predicted) if self.spoil and self.training else predicted
+
+
+def make_batches(epoch: int) -> list[Batch]:
+    """Five batches of 2, 2, 2, 2 and 1 complexes."""
+    sizes = [2, 2, 2, 2, 1]
+    return [
+        replace(
+            random_batch(size, seed=10 * epoch + number, num_ligand_atoms=3, num_pocket_atoms=6),
+            codes=tuple(f"e{epoch}b{number}c{i}" for i in range(size)),
+        )
+        for number, size in enumerate(sizes)
+    ]
+
+
+def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
+    return make_batches(epoch)[first_batch:]
+
+
+VALIDATION = [random_batch(4, seed=99, num_ligand_atoms=3, num_pocket_atoms=6)]
+
+
+def make_trainer(folder: Path, **changes: object) -> Trainer:
+    values = {
+        "epochs": EPOCHS,
+        "learning_rate": 1e-2,
+        "ema_decay": 0.9,
+        "checkpoint_dir": str(folder / "checkpoints"),
+        "results_dir": str(folder / "results"),
+        "manual_save_trigger_file": str(folder / "SAVE_NOW.flag"),
+        "precision": "fp32",
+    }
+    settings = read_settings({**CONFIG, **values, **changes}, root=folder)
+    Path(settings.output.checkpoint_dir).mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(0)
+    dictionaries = ("versions", "config", "model_settings", "graph_settings", "split", "dataset")
+    facts = {"data_version": "1", **{name: {} for name in dictionaries}}
+    return Trainer(
+        TinyModel(),
+        settings.training,
+        settings.output,
+        device=torch.device("cpu"),
+        num_batches=NUM_BATCHES,
+        facts=facts,
+    )
+
+
+def fingerprint(trainer: Trainer) -> dict:
+    """All that must be equal after an interrupted and an uninterrupted run; seconds are nobody's promise."""
+    state = trainer.state_dict()
+    history = [{k: v for k, v in row.items() if k != "seconds"} for row in state["progress"].pop("history")]
+    state["progress"].pop("seconds")
+    return {**state, "history": history}
+
+
+def assert_same(one: object, other: object) -> None:
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other)
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for key in one:
+            assert_same(one[key], other[key])
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other)
+        for left, right in zip(one, other, strict=True):
+            assert_same(left, right)
+    else:
+        assert one == other or (one != one and other != other)
+
+
+@pytest.mark.parametrize("scheduler", ["cosine", "plateau"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_a_run_stopped_after_any_batch_ends_with_the_same_bits(
+    tmp_path: Path, accumulation: int, scheduler: str
+) -> None:
+    changes = {"gradient_accumulation_steps": accumulation, "scheduler": scheduler}
+    whole = make_trainer(tmp_path / "whole", **changes)
+    assert whole.fit(train_batches, VALIDATION) is None
+    windows = EPOCHS * math.ceil(NUM_BATCHES / accumulation)
+    for stop_after in range(1, windows):
+        folder = tmp_path / f"stopped-{stop_after}"
+        stopped = make_trainer(folder, **changes)
+        steps = 0
+
+        def signal_in_step(batch: Batch, predicted: torch.Tensor, trainer: Trainer = stopped) -> torch.Tensor:
+            nonlocal steps
+            steps += 1
+            if trainer.progress.step == stop_after - 1:  # noqa: B023
+                os.kill(os.getpid(), signal.SIGINT)
+            return predicted
+
+        stopped.model.spoil = signal_in_step
+        received = stopped.fit(train_batches, VALIDATION)
+        resumed = make_trainer(folder, **changes)
+        path, state = newest_checkpoint(folder / "checkpoints")
+        if received:
+            assert received == signal.SIGINT
+            assert path.name in ("INTERRUPTED.pth.tar", "checkpoint.pth.tar")
+        torch.manual_seed(12345)  # the resumed process has other random numbers until they are restored
+        resumed.load_state_dict(state)
+        resumed.fit(train_batches, VALIDATION)
+        assert_same(fingerprint(resumed), fingerprint(whole))
+
+
+def test_accumulated_steps_equal_one_large_batch(tmp_path: Path) -> None:
+    window = make_batches(0)  # 2, 2, 2, 2 and 1 complexes
+    accumulated, direct = make_trainer(tmp_path), make_trainer(tmp_path)
+    accumulated.model.eval()
+    for batch in window:
+        assert accumulated._backward(batch, total=9) is not None
+    direct.model.eval()
+    torch.cat([squared_errors(direct.model(batch), batch) for batch in window]).mean().backward()
+    for one, other in zip(accumulated.model.parameters(), direct.model.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("position", range(4))
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_a_poisoned_batch_is_left_out_of_its_window(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, poison: float, position: int, where: str
+) -> None:
+    window = make_batches(0)[:4]
+    bad = window[position].codes
+
+    def spoil(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+        if batch.codes != bad:
+            return predicted
+        if where == "loss":
+            return predicted + poison
+        predicted.register_hook(lambda gradient: gradient * poison)
+        return predicted * 1.0
+
+    def step(batches: list[Batch], spoiler: Callable | None) -> Trainer:
+        trainer = make_trainer(tmp_path)
+        trainer.model.dropout, trainer.model.spoil = 0.0, spoiler
+        trainer._train_window(batches)
+        return trainer
+
+    poisoned = step(window, spoil)
+    clean = step([batch for batch in window if batch.codes != bad], None)
+    for one, other in zip(poisoned.model.parameters(), clean.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert poisoned.progress.skipped_codes == dict.fromkeys(bad, 1)
+    assert all(code in caplog.text for code in bad)
+    assert poisoned.progress.num_used == clean.progress.num_used
+
+
+def test_a_window_without_a_good_batch_moves_nothing(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    trainer.model.spoil = lambda batch, predicted: predicted * math.nan
+    trainer._train_window(make_batches(0)[:2])
+    assert trainer.progress.step == 0
+    assert trainer.scheduler.last_epoch == 0
+    assert trainer.optimizer.state_dict()["state"] == {}
+    for one, other in zip(trainer.model.parameters(), before, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_of_nothing_but_nan_stops_and_says_why(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.model.spoil = lambda batch, predicted: predicted * math.nan
+    with pytest.raises(TrainingError, match=r"3 of 5 batches of epoch 1 skipped.*e0b0c0.*learning_rate"):
+        trainer.fit(train_batches, VALIDATION)
+    assert newest_checkpoint(tmp_path / "checkpoints") is None
+
+
+def test_skips_in_a_row_stop_the_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, max_skipped_in_a_row=2, max_skipped_fraction=1.0)
+    trainer.model.spoil = lambda batch, predicted: predicted * math.inf
+    with pytest.raises(TrainingError, match="2 in a row"):
+        trainer.fit(train_batches, VALIDATION)
+
+
+def test_a_gradient_scale_that_only_falls_stops_the_run(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, precision="fp16", max_skipped_in_a_row=100, max_skipped_fraction=1.0, epochs=20)
+    scale = trainer.scaler.get_scale()
+    trainer.model.spoil = _endless_overflow
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    with pytest.raises(TrainingError, match="gradient scale fell below 1"):
+        trainer.fit(train_batches, VALIDATION)
+    assert 0 < trainer.scaler.get_scale() < scale
+    for one, other in zip(trainer.model.parameters(), before, strict=True):
+        assert torch.equal(one, other)
+
+
+def _endless_overflow(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+    predicted.register_hook(lambda gradient: gradient * math.inf)
+    return predicted * 1.0
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
+    trainer = make_trainer(tmp_path, precision=precision)
+    trainer.fit(train_batches, VALIDATION)
+    assert trainer.scaler.is_enabled() == (precision == "fp16")
+    assert trainer.progress.step > EPOCHS * NUM_BATCHES / 2
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+
+
+def test_early_stopping_and_best_model(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, epochs=50, early_stopping_patience=2)
+    scores = iter([1.0, 0.5, math.nan, 0.7])
+    rest = {"mae": 0.0, "pearson": 0.0, "spearman": 0.0}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.training.metrics", lambda predicted, measured: {"rmse": next(scores), **rest})
+        trainer.fit(train_batches, VALIDATION)
+    assert trainer.progress.epoch == 4
+    assert (trainer.progress.best_epoch, trainer.progress.best_rmse) == (1, 0.5)
+    assert trainer.finished
+
+
+def test_history_is_written_once_a_row(tmp_path: Path) -> None:
+    make_trainer(tmp_path).fit(train_batches, VALIDATION)
+    rows = [json.loads(line) for line in (tmp_path / "results/history.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert len((tmp_path / "results/history.csv").read_text().splitlines()) == 4
+    assert all(math.isfinite(row["validation_rmse"]) for row in rows)
+
+
+def test_the_flag_file_saves_and_goes(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    (tmp_path / "SAVE_NOW.flag").touch()
+    seen = []
+
+    def look(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+        seen.append((tmp_path / "checkpoints/checkpoint.pth.tar").exists())
+        return predicted
+
+    trainer.model.spoil = look
+    trainer.fit(train_batches, VALIDATION)
+    assert seen[:2] == [False, True]
+    assert not (tmp_path / "SAVE_NOW.flag").exists()
+
+
+def test_checkpoints_come_every_so_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    positions = []
+    monkeypatch.setattr(
+        "src.training.save_checkpoint",
+        lambda path, state, keep_previous: positions.append((path.name, state["progress"]["next_batch"])),
+    )
+    make_trainer(tmp_path, epochs=1, checkpoint_every_batches=2).fit(train_batches, VALIDATION)
+    assert positions == [
+        ("checkpoint.pth.tar", 2),
+        ("checkpoint.pth.tar", 4),
+        ("model_best.pth.tar", 0),
+        ("checkpoint.pth.tar", 0),
+    ]
+
+
+def test_sigterm_stops_too(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+
+    def terminate(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return predicted
+
+    trainer.model.spoil = terminate
+    assert trainer.fit(train_batches, VALIDATION) == signal.SIGTERM
+    assert trainer.progress.next_batch == 1
+    assert (tmp_path / "checkpoints/INTERRUPTED.pth.tar").exists()
+
+
+def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+
+    def interrupt_twice(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        return predicted
+
+    trainer.model.spoil = interrupt_twice
+    with pytest.raises(KeyboardInterrupt):
+        trainer.fit(train_batches, VALIDATION)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_prediction_beyond_a_bound_is_no_error() -> None:
+    batch = replace(
+        random_batch(4, seed=0),
+        pk=torch.tensor([5.0, 5.0, 5.0, 5.0]),
+        bound=torch.tensor([1.0, 1.0, -1.0, 0.0]),
+    )
+    errors = squared_errors(torch.tensor([7.0, 4.0, 7.0, 4.0]), batch)
+    assert errors.tolist() == [0.0, 1.0, 4.0, 1.0]
