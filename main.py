@@ -1,0 +1,243 @@
+"""Train: CONFIG -> graphs -> split -> fit -> evaluate.
+
+python main.py                    train with config.py, or go on where the last run stopped
+python main.py --check-data       build the graphs, print what is used and what is not, and stop
+python main.py --set epochs=5     change a setting for this run
+python main.py --fresh            start over; earlier checkpoints are moved into a subfolder
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+import json
+import logging
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from tqdm.contrib.logging import logging_redirect_tqdm
+
+from config import CONFIG
+from src.affinity import PDBbindError
+from src.cache import other_caches
+from src.checkpoint import CheckpointError, newest_checkpoint
+from src.data_processing import DATA_PROCESSING_VERSION
+from src.dataset import (
+    Dataset,
+    DatasetError,
+    audit,
+    epoch_batches,
+    in_order,
+    load_dataset,
+    make_loader,
+    measured_pk,
+    split_codes,
+)
+from src.demo import write_demo
+from src.evaluation import baseline_predictions, metrics_with_intervals, results_table
+from src.experiment import check_same_run, run_facts, set_aside
+from src.graph import Batch
+from src.inference import DeviceError, choose_device, predict_batches
+from src.layouts import ComplexFiles
+from src.model import build_model
+from src.prediction import load_scorer
+from src.settings import Settings, SettingsError, read_settings
+from src.stop_signals import EXIT_CODES
+from src.storage import StorageError, write_csv, write_text
+from src.training import Trainer, TrainingError
+
+ROOT = Path(__file__).resolve().parent
+log = logging.getLogger("main")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _options(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        with logging_redirect_tqdm():
+            settings = read_settings({**CONFIG, **dict(options.set)}, root=ROOT)
+            return run(settings, check_data=options.check_data, fresh=options.fresh)
+    except (SettingsError, PDBbindError, DatasetError, CheckpointError, StorageError, DeviceError) as error:
+        log.error("error: %s", error)
+        return 2
+    except TrainingError as error:
+        log.error("training stopped: %s", error)
+        return 1
+    except torch.OutOfMemoryError as error:
+        log.error("the memory of the GPU is full: lower batch_size and raise gradient_accumulation_steps (%s)", error)
+        return 1
+    except KeyboardInterrupt:
+        log.error("stopped; the graphs and checkpoints written so far are kept. Go on with: %s", _this_command())
+        return 130
+
+
+def run(settings: Settings, *, check_data: bool = False, fresh: bool = False) -> int:
+    """Everything from the data to the results; returns the exit code."""
+    settings, synthetic = _with_demo_data(settings)
+    dataset = load_dataset(settings.data, settings.graph, settings.processing)
+    _log_other_caches(settings, dataset)
+    if check_data:
+        print(audit(dataset))
+        return 0 if dataset.examples else 2
+    log.info("%s", audit(dataset))
+
+    split = split_codes([example.graph.code for example in dataset.examples], settings.data, settings.training.seed)
+    sizes = ", ".join(f"{len(codes)} {part}" for part, codes in split.items())
+    log.info("random split: %s (it leaks: similar complexes stand on both sides, new targets will do worse)", sizes)
+    trainer = _make_trainer(settings, dataset, split, synthetic=synthetic)
+    _resume(trainer, fresh=fresh)
+    write_text(
+        Path(settings.output.results_dir) / "run.json",
+        json.dumps({name: value for name, value in trainer.facts.items() if name != "split"}, indent=2),
+    )
+
+    signal = trainer.fit(*_loaders(settings, dataset, split, trainer.device))
+    if signal:
+        log.info("stopped by %s; nothing is lost. Go on with: %s", signal.name, _this_command())
+        return EXIT_CODES[signal]
+    evaluate(settings, dataset, split)
+    return 0
+
+
+def evaluate(settings: Settings, dataset: Dataset, split: dict[str, list[str]]) -> None:
+    """Score the test set with the best model, beside simple baselines, and print the next command."""
+    checkpoint = Path(settings.output.checkpoint_dir) / "model_best.pth.tar"
+    scorer = load_scorer(checkpoint, settings.training.device)
+    part = "test" if dataset.judged(split["test"]) else "validation"
+    train, test = dataset.subset(split["train"]), dataset.judged(split[part])
+    predicted, measured = predict_batches(scorer.model, in_order(test, settings.training.batch_size), scorer.device)
+    baselines = baseline_predictions([e.graph for e in train], measured_pk(train), [e.graph for e in test])
+    table = {
+        name: metrics_with_intervals(values, measured)
+        for name, values in {"this model": predicted, **baselines}.items()
+    }
+    results = Path(settings.output.results_dir)
+    write_csv(
+        results / f"{part}_predictions.csv",
+        ["code", "measured_pK", "predicted_pK"],
+        [[e.graph.code, f"{y:.4f}", f"{p:.4f}"] for e, y, p in zip(test, measured, predicted, strict=True)],
+    )
+    numbers = {name: {metric: dataclasses.asdict(i) for metric, i in row.items()} for name, row in table.items()}
+    write_text(results / "metrics.json", json.dumps({"part": part, "complexes": len(test), **numbers}, indent=2))
+    print(f"\n{part} set, {len(test)} complexes, 95% bootstrap intervals:\n{results_table(table)}\n")
+    command = _predict_command(dataset.files[test[0].graph.code], checkpoint)
+    print(f"results are in {results}. Score a pose with:\n  {command}")
+
+
+def _make_trainer(settings: Settings, dataset: Dataset, split: dict[str, list[str]], *, synthetic: bool) -> Trainer:
+    torch.manual_seed(settings.training.seed)
+    train = dataset.subset(split["train"])
+    model = build_model(settings.model)
+    model.fit_label_scale(in_order(train, settings.training.batch_size))
+    device = choose_device(settings.training.device)
+    trainer = Trainer(
+        model,
+        settings.training,
+        settings.output,
+        device=device,
+        num_batches=len(epoch_batches(len(train), settings.training.batch_size, seed=0, epoch=0)),
+        facts=run_facts(settings, split, dataset_fingerprint=dataset.fingerprint(), synthetic=synthetic),
+    )
+    size = sum(parameter.numel() for parameter in model.parameters())
+    precision = str(trainer.precision).removeprefix("torch.")
+    log.info("ViSNet with %s weights on %s in %s", f"{size:,}", device, precision)
+    return trainer
+
+
+def _resume(trainer: Trainer, *, fresh: bool) -> None:
+    folder = Path(trainer.output.checkpoint_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    if fresh and (moved := set_aside(folder)):
+        log.info("earlier checkpoints are now in %s", moved)
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        return
+    path, state = newest
+    check_same_run(trainer.facts, state, path)
+    trainer.load_state_dict(state)
+    progress = trainer.progress
+    if trainer.finished:
+        log.info("%s: this run is finished after %d epochs", path, progress.epoch)
+    else:
+        log.info("going on from %s: epoch %d, batch %d", path, progress.epoch + 1, progress.next_batch + 1)
+
+
+def _loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device) -> tuple:
+    train, training = dataset.subset(split["train"]), settings.training
+
+    def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
+        batches = epoch_batches(len(train), training.batch_size, seed=training.seed, epoch=epoch)
+        return make_loader(
+            train,
+            batches[first_batch:],
+            num_workers=training.loader_num_workers,
+            pin_memory=device.type == "cuda",
+        )
+
+    return train_batches, in_order(dataset.judged(split["validation"]), training.batch_size)
+
+
+def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
+    if settings.data.dataset_path is not None:
+        return settings, False
+    folder = Path(settings.processing.processed_data_dir) / "demo_set"
+    log.info("dataset_path is not set: using the built-in demo set, synthetic complexes in %s", folder)
+    index_file = write_demo(folder)
+    data = dataclasses.replace(settings.data, dataset_path=str(folder), index_file=str(index_file))
+    return dataclasses.replace(settings, data=data), True
+
+
+def _log_other_caches(settings: Settings, dataset: Dataset) -> None:
+    log.info("data processing version %s, graphs in %s", DATA_PROCESSING_VERSION, dataset.cache.folder)
+    for folder, size, command in other_caches(Path(settings.processing.processed_data_dir), dataset.cache.folder):
+        log.warning("%s holds %.1f MB of graphs made otherwise; delete with: %s", folder, size / 1e6, command)
+
+
+def _predict_command(files: ComplexFiles, checkpoint: Path) -> str:
+    """A command to copy: it scores a complex that the model has not been trained on."""
+    parts = ["--protein_path", files.protein or files.pocket, "--ligand_path", files.ligands[0]]
+    return shlex.join(["python", "predict.py", *map(_short, [*parts, "--checkpoint", checkpoint])])
+
+
+def _short(path: str | Path) -> str:
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _this_command() -> str:
+    return shlex.join(["python", *sys.argv])
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--check-data", action="store_true", help="build the graphs, print the audit and stop")
+    parser.add_argument("--fresh", action="store_true", help="start over; earlier checkpoints are moved, not deleted")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_assignment,
+        metavar="KEY=VALUE",
+        help="change a setting of config.py",
+    )
+    return parser.parse_args(arguments)
+
+
+def _assignment(text: str) -> tuple[str, object]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE, such as epochs=5")
+    try:
+        return key.strip(), ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key.strip(), value  # a bare word is a text
+
+
+if __name__ == "__main__":
+    sys.exit(main())
