@@ -56,6 +56,8 @@ log = logging.getLogger("main")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal without Å must not end a run
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with logging_redirect_tqdm():
@@ -99,6 +101,8 @@ def run(settings: Settings, *, check_data: bool = False, fresh: bool = False) ->
     if signal:
         log.info("stopped by %s; nothing is lost. Go on with: %s", signal.name, _this_command())
         return EXIT_CODES[signal]
+    if trainer.progress.epoch < settings.training.epochs:
+        log.info("stopped early: no better validation RMSE in %d epochs", settings.training.early_stopping_patience)
     evaluate(settings, dataset, split)
     return 0
 

@@ -19,6 +19,8 @@ log = logging.getLogger("predict")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0 when at least one ligand was scored, 2 when none was."""
     options = _options(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal without Δ or µ must not end a screening
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     # Imported here, so that --help and a misspelt option answer at once.
     from src.atoms import StructureError

@@ -250,6 +250,7 @@ class _Folder:
             of_shard = {code: entry for code, entry in self.entries.items() if entry["shard"] == shard}
             try:
                 rows = {graph.code: graph for graph in _unpack(read_plain(self.folder / shard))}
+                _require_finite(rows.values())
                 self.graphs.update({code: rows[code] for code in of_shard})
             except (StorageError, KeyError, RuntimeError) as error:
                 log.warning("%s cannot be used (%s); its %d graphs are built again", shard, error, len(of_shard))
@@ -263,6 +264,12 @@ class _Folder:
             "skipped": dict(sorted(self.skipped.items())),
         }
         write_text(self.folder / "manifest.json", json.dumps(manifest, separators=(",", ":"), ensure_ascii=False))
+
+
+def _require_finite(graphs: Iterable[ComplexGraph]) -> None:
+    for graph in graphs:
+        if not (torch.isfinite(graph.pos).all() and torch.isfinite(graph.fade).all()):
+            raise StorageError(f"{graph.code} has a coordinate that is NaN or infinite")
 
 
 def _source_files(files: ComplexFiles, structure: str) -> list[Path]:

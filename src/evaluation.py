@@ -13,6 +13,7 @@ from scipy import stats
 
 from src.graph import ComplexGraph
 
+MAX_RIDGE_LIGANDS = 5000  # the ligand-only baseline needs the square of this number in memory: 200 MB
 RIDGE = 1.0  # regularisation of the ligand-only baseline, added to the diagonal of the similarity matrix
 
 
@@ -114,11 +115,19 @@ def _correlation(function: Callable, predicted: np.ndarray, measured: np.ndarray
 
 
 def _tanimoto_ridge(train: Sequence[ComplexGraph], train_pk: np.ndarray, test: Sequence[ComplexGraph]) -> np.ndarray:
+    step = -(-len(train) // MAX_RIDGE_LIGANDS)  # every step-th ligand of a larger set
+    train, train_pk = train[::step], train_pk[::step]
     known, queries = _fingerprints(train), _fingerprints(test)
-    kernel = np.array([DataStructs.BulkTanimotoSimilarity(one, known) for one in known])
-    cross = np.array([DataStructs.BulkTanimotoSimilarity(one, known) for one in queries]).reshape(-1, len(known))
-    weights = np.linalg.solve(kernel + RIDGE * np.eye(len(known)), train_pk - train_pk.mean())
-    return train_pk.mean() + cross @ weights
+    weights = np.linalg.solve(_similarity(known, known) + RIDGE * np.eye(len(known)), train_pk - train_pk.mean())
+    return train_pk.mean() + _similarity(queries, known) @ weights
+
+
+def _similarity(rows: list, columns: list) -> np.ndarray:
+    """Tanimoto similarity of fingerprints, [rows, columns]."""
+    table = np.empty((len(rows), len(columns)))
+    for row, fingerprint in enumerate(rows):
+        table[row] = DataStructs.BulkTanimotoSimilarity(fingerprint, columns)
+    return table
 
 
 def _fingerprints(graphs: Sequence[ComplexGraph]) -> list:
