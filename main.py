@@ -35,7 +35,7 @@ from src.dataset import (
     load_dataset,
     make_loader,
     measured_pk,
-    split_codes,
+    split_dataset,
 )
 from src.demo import write_demo
 from src.evaluation import baseline_predictions, metrics_with_intervals, results_table
@@ -87,7 +87,7 @@ def run(settings: Settings, *, check_data: bool = False, fresh: bool = False) ->
         return 0 if dataset.examples else 2
     log.info("%s", audit(dataset))
 
-    split = split_codes([example.graph.code for example in dataset.examples], settings.data, settings.training.seed)
+    split = split_dataset(dataset, settings.data, settings.training.seed)
     sizes = ", ".join(f"{len(codes)} {part}" for part, codes in split.items())
     log.info("random split: %s (it leaks: similar complexes stand on both sides, new targets will do worse)", sizes)
     trainer = _make_trainer(settings, dataset, split, synthetic=synthetic)
@@ -204,7 +204,7 @@ def _log_other_caches(settings: Settings, dataset: Dataset) -> None:
 def _predict_command(files: ComplexFiles, checkpoint: Path) -> str:
     """A command to copy: it scores a complex that the model has not been trained on."""
     parts = ["--protein_path", files.protein or files.pocket, "--ligand_path", files.ligands[0]]
-    return shlex.join(["python", "predict.py", *map(_short, [*parts, "--checkpoint", checkpoint])])
+    return shlex.join(["python", *map(_short, [ROOT / "predict.py", *parts, "--checkpoint", checkpoint])])
 
 
 def _short(path: str | Path) -> str:
@@ -213,7 +213,7 @@ def _short(path: str | Path) -> str:
 
 
 def _this_command() -> str:
-    return shlex.join(["python", *sys.argv])
+    return shlex.join(["python", *(word for word in sys.argv if word != "--fresh")])
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:

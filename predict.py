@@ -75,8 +75,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/model_best.pth.tar"))
     parser.add_argument("--output", type=_table, help="also write the rows to this .csv or .json file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    parser.add_argument("--batch_size", type=int, default=16, help="poses scored at once (default: 16)")
+    parser.add_argument("--batch_size", type=_count, default=16, help="poses scored at once (default: 16)")
     return parser.parse_args(arguments)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
+    return int(text)
 
 
 def _table(text: str) -> Path:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import json
 import logging
+import re
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -43,6 +44,10 @@ _ARRAYS = (
     "contact_counts",
     "contact_second",
 )
+
+
+_ENTRY_FORM = {"shard": str, "row": int, "road": str, "notes": list, "sources": list}
+_SKIPPED_FORM = {"code": str, "stage": str, "reason": str, "sources": list}
 
 
 @dataclass(frozen=True)
@@ -107,10 +112,9 @@ def build_cache(
     try:
         progress = tqdm(results, total=len(missing), desc="graphs", unit="complex", disable=None)
         for number, result in progress:
-            files = missing[number]
             if isinstance(result, WorkerFault):
-                result = Skipped(files.code, "worker", result.reason)
-            cache.add(number, result, _sources(files, structure))
+                result = Skipped(missing[number].code, "worker", result.reason), []
+            cache.add(number, *result)
     finally:
         results.close()
         cache.flush(everything=True)
@@ -138,7 +142,13 @@ def protein_file(files: ComplexFiles, structure: str) -> Path | None:
     return files.pocket if structure == "pocket" else files.protein
 
 
-def _build_one(files: ComplexFiles, *, structure: str, settings: GraphSettings) -> _Built | Skipped:
+def _build_one(files: ComplexFiles, *, structure: str, settings: GraphSettings) -> tuple[_Built | Skipped, list]:
+    """One graph or the reason why there is none, and the signatures of the files as they were before the reading."""
+    sources = _sources(files, structure)
+    return _read_and_build(files, structure, settings), sources
+
+
+def _read_and_build(files: ComplexFiles, structure: str, settings: GraphSettings) -> _Built | Skipped:
     """The one place where a complex that cannot be used becomes a row."""
     stage = "ligand"
     try:
@@ -242,10 +252,15 @@ class _Folder:
             return
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            self.entries, self.skipped = dict(manifest["entries"]), dict(manifest["skipped"])
+            entries, skipped = dict(manifest["entries"]), dict(manifest["skipped"])
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s cannot be read (%s); the graphs are built again", path, error)
-            self.entries, self.skipped = {}, {}
+            return
+        self.entries = {code: entry for code, entry in entries.items() if _has_form(entry, _ENTRY_FORM)}
+        self.skipped = {code: entry for code, entry in skipped.items() if _has_form(entry, _SKIPPED_FORM)}
+        odd = sorted({*entries, *skipped} - {*self.entries, *self.skipped})
+        if odd:
+            log.warning("%s: entries of the wrong form are built again: %s", path, ", ".join(odd[:10]))
         for shard in sorted({entry["shard"] for entry in self.entries.values()}):
             of_shard = {code: entry for code, entry in self.entries.items() if entry["shard"] == shard}
             try:
@@ -264,6 +279,16 @@ class _Folder:
             "skipped": dict(sorted(self.skipped.items())),
         }
         write_text(self.folder / "manifest.json", json.dumps(manifest, separators=(",", ":"), ensure_ascii=False))
+
+
+def _has_form(entry: object, form: dict[str, type]) -> bool:
+    """Whether a part of a manifest, which anybody can edit, is what this program writes."""
+    if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in form.items()):
+        return False
+    signatures = all(
+        isinstance(one, list) and [type(v) for v in one] == [str, int, int, str] for one in entry["sources"]
+    )
+    return signatures and ("shard" not in entry or re.fullmatch(r"graphs-\d{5}\.pt", entry["shard"]) is not None)
 
 
 def _require_finite(graphs: Iterable[ComplexGraph]) -> None:
@@ -296,6 +321,8 @@ def _unchanged(sources: list, files: ComplexFiles, structure: str) -> bool:
     if [path.name for path in paths] != [name for name, *_ in sources]:
         return False
     for path, (_, size, mtime_ns, content) in zip(paths, sources, strict=True):
+        if not path.exists():
+            return False
         stat = path.stat()
         if stat.st_size != size or (stat.st_mtime_ns != mtime_ns and _content_hash(path) != content):
             return False

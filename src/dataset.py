@@ -134,6 +134,22 @@ def audit(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
+def split_dataset(dataset: Dataset, data: DataSettings, seed: int) -> dict[str, list[str]]:
+    """The codes to train on, to validate on and to test on.
+
+    Raises:
+        DatasetError: when too few complexes are usable, or too few with an exact label to judge epochs by.
+    """
+    split = split_codes([example.graph.code for example in dataset.examples], data, seed)
+    num_judged = len(dataset.judged(split["validation"]))
+    if num_judged < 2:
+        raise DatasetError(
+            f"only {num_judged} of {len(split['validation'])} labels of the validation set are exact values and not "
+            "bounds; at least 2 are needed: raise validation_split"
+        )
+    return split
+
+
 def split_codes(codes: Sequence[str], data: DataSettings, seed: int) -> dict[str, list[str]]:
     """Random split into train, validation and test by a hash of seed and code.
 

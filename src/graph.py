@@ -37,7 +37,7 @@ class EdgeKind(IntEnum):
 
 
 class BondType(IntEnum):
-    """Chemistry of an edge; NONE for pairs that are near in space but not bonded."""
+    """Bond order of a ligand bond; NONE for edges of the other kinds."""
 
     NONE = 0
     SINGLE = 1

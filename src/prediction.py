@@ -17,7 +17,7 @@ from src.dataset import Example, collate
 from src.graph import ComplexGraph
 from src.inference import choose_device, predict_batches
 from src.ligands import Ligand, LigandError, iter_ligands
-from src.model import AffinityModel, build_model
+from src.model import AffinityModel, ModelError, build_model
 from src.settings import GraphSettings, ModelSettings, SettingsError, settings_from_dict
 from src.structures import Protein, read_protein
 
@@ -129,7 +129,7 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
         graph_settings = settings_from_dict(GraphSettings, state["graph_settings"], source=str(path))
         model = build_model(model_settings)
         model.load_state_dict(state.get("ema") or state["model"])
-    except (SettingsError, RuntimeError) as error:
+    except (SettingsError, ModelError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the model cannot be rebuilt: {error}") from error
     chosen = choose_device(device)
     return Scorer(model.to(chosen).eval(), graph_settings, chosen, bool(state.get("dataset", {}).get("synthetic")))

@@ -166,6 +166,8 @@ def _replace(
 
 
 def _safe_cell(cell: object) -> object:
+    if isinstance(cell, str):
+        cell = cell.replace("\r", " ")  # the csv module does not quote it
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 

@@ -83,7 +83,7 @@ def batch_of(graphs: list[ComplexGraph], pk: Tensor | None = None) -> Batch:
         none = BondType.NONE
         for kind, pairs, types in (
             (EdgeKind.LIGAND_BOND, graph.ligand_bonds, graph.ligand_bond_types.long()),
-            (EdgeKind.PROTEIN_BOND, graph.protein_bonds, torch.ones(graph.protein_bonds.shape[1]).long()),
+            (EdgeKind.PROTEIN_BOND, graph.protein_bonds, torch.full((graph.protein_bonds.shape[1],), none)),
             (EdgeKind.PROTEIN_NEAR, graph.near_pairs, torch.full((graph.near_pairs.shape[1],), none)),
             (EdgeKind.CONTACT, graph.contacts, torch.full((graph.contacts.shape[1],), none)),
         ):

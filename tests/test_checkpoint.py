@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import errno
-import io
 import logging
 import os
 import random
-import zipfile
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from src import storage
 from src.checkpoint import (
     FOR_PREDICTION,
     FORMAT_NUMBER,
@@ -102,54 +98,6 @@ def test_round_trip_of_everything_a_run_needs(path):
     assert os.listdir(path.parent) == [path.name]
 
 
-def test_parameters_and_views_are_stored_as_their_own_values_only(path):
-    matrix = torch.zeros(1000, 1000)
-    weights = {"view": matrix[0], "expanded": torch.ones(1).expand(5), "p": torch.nn.Parameter(torch.ones(2))}
-    save_checkpoint(path, make_state(model=weights))
-    assert path.stat().st_size < 100_000  # the whole matrix has 4 MB
-    loaded = load_checkpoint(path)["model"]
-    assert loaded["expanded"].tolist() == [1.0] * 5
-    assert type(loaded["p"]) is torch.Tensor
-    assert loaded["view"].shape == (1000,)
-
-
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        np.float64(1.0),
-        np.zeros(2),
-        Path("a"),
-        torch.__version__,
-        {1, 2},
-        Counter("aa"),
-        torch.float32,
-        torch.zeros(2, device="meta"),
-        torch.eye(2).to_sparse(),
-        object(),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_what_could_not_be_loaded_is_refused_by_name_when_saving(path, foreign):
-    save_checkpoint(path, make_state())
-    before = path.read_bytes()
-    with pytest.raises(CheckpointError, match=r"state\['config'\]\['a'\]\[1\]"):
-        save_checkpoint(path, make_state(config={"a": [0, foreign]}))
-    assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize("key", [1.5, None, True, ("a",)])
-def test_keys_must_be_text_or_whole_numbers(path, key):
-    with pytest.raises(CheckpointError, match=r"state\['config'\] has the key"):
-        save_checkpoint(path, make_state(config={key: 1}))
-
-
-def test_a_state_that_contains_itself_is_refused(path):
-    config = {}
-    config["self"] = config
-    with pytest.raises(CheckpointError, match="nested too deeply"):
-        save_checkpoint(path, make_state(config=config))
-
-
 def test_an_incomplete_state_is_not_saved(path):
     state = make_state()
     del state["optimizer"]
@@ -190,45 +138,6 @@ def test_a_failed_save_changes_nothing(path, monkeypatch, module, name, error, k
 
 
 @posix
-def test_a_full_disk_leaves_the_old_file(path):
-    import resource
-
-    save_checkpoint(path, make_state())
-    before = path.read_bytes()
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-    try:
-        with pytest.raises(CheckpointError, match="not saved"):
-            save_checkpoint(path, make_state(epoch=1))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert path.read_bytes() == before
-    assert os.listdir(path.parent) == [path.name]
-
-
-def test_a_write_that_the_disk_garbled_does_not_replace_the_old_file(path, monkeypatch):
-    save_checkpoint(path, make_state())
-    before = path.read_bytes()
-    real_save = torch.save
-
-    def garbled(state, file):
-        real_save(state, file)
-        file.seek(-4000, os.SEEK_CUR)
-        file.write(bytes(1000))
-        file.seek(0, os.SEEK_END)
-
-    monkeypatch.setattr(torch, "save", garbled)
-    with pytest.raises(CheckpointError, match="not saved"):
-        save_checkpoint(path, make_state(epoch=1))
-    assert path.read_bytes() == before
-
-
-def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
-    with pytest.raises(CheckpointError, match=r"absent.checkpoint\.pth\.tar: not saved"):
-        save_checkpoint(tmp_path / "absent" / "checkpoint.pth.tar", make_state())
-
-
-@posix
 def test_the_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(path, monkeypatch):
     acts = []
     real_fsync, real_replace = os.fsync, os.replace
@@ -251,27 +160,6 @@ def test_the_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(p
         "replace checkpoint.pth.tar",
         "fsync folder",
     ]
-
-
-@posix
-def test_the_file_has_the_rights_of_any_other_new_file(path):
-    before = os.umask(0o027)
-    try:
-        save_checkpoint(path, make_state())
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o640
-
-
-@posix
-def test_a_link_laid_in_the_way_is_not_followed(path, monkeypatch):
-    monkeypatch.setattr(storage.secrets, "token_hex", lambda num_bytes: "guessed")
-    victim = path.with_name("victim")
-    victim.write_text("precious")
-    path.with_name(".checkpoint.pth.tar.guessed.tmp").symlink_to(victim)
-    with pytest.raises(CheckpointError, match="FileExistsError"):
-        save_checkpoint(path, make_state())
-    assert victim.read_text() == "precious"
 
 
 class Killed(BaseException):
@@ -323,56 +211,23 @@ def test_an_unusable_file_does_not_replace_the_previous_one(path, fault, caplog)
     assert "checkpoint.pth.tar" in caplog.text
 
 
-# Damage
+# Damage and strangers' files, of which tests/test_storage.py has more
 
 
-@pytest.mark.parametrize("part", range(30))
-def test_truncation_is_detected_at_every_length(path, content, part):
-    path.write_bytes(content[: len(content) * part // 30])
+@pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_named(path, content, part):
+    path.write_bytes(content[: int(len(content) * part)])
     with pytest.raises(CheckpointError, match=r"checkpoint\.pth\.tar"):
         load_checkpoint(path)
 
 
-def test_no_flipped_bit_changes_what_is_loaded(path, content):
-    path.write_bytes(content)
-    good = load_checkpoint(path)
-    chance = random.Random(0)
-    detected = 0
-    for _ in range(200):
-        damaged = bytearray(content)
-        damaged[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
-        path.write_bytes(damaged)
-        try:
-            assert equal(load_checkpoint(path), good)  # padding between entries holds nothing
-        except CheckpointError:
-            detected += 1
-    assert detected > 100
-
-
-def test_every_flipped_bit_in_the_weights_is_detected(path, content):
-    weights = load_checkpoint_from(path, content)["model"]["0.weight"].numpy().tobytes()
-    start = content.index(weights)
-    for position in range(start, start + len(weights), 16):
-        damaged = bytearray(content)
-        damaged[position] ^= 1
-        with pytest.raises(CheckpointError, match="wrong checksum"):
-            load_checkpoint_from(path, damaged)
-
-
-def load_checkpoint_from(path, content):
-    path.write_bytes(content)
-    return load_checkpoint(path)
-
-
-def test_a_zeroed_page_is_detected(path, content):
-    for start in range(0, len(content) - 4096, 4096):
-        damaged = bytearray(content)
-        damaged[start : start + 4096] = bytes(4096)
-        with pytest.raises(CheckpointError):
-            load_checkpoint_from(path, damaged)
-
-
-# Strangers' files
+@pytest.mark.parametrize(
+    "foreign", [np.float64(1.0), torch.__version__, {1, 2}], ids=lambda value: type(value).__name__
+)
+def test_what_could_not_be_loaded_is_refused_by_name_when_saving(path, foreign):
+    with pytest.raises(CheckpointError, match=r"state\['config'\]\['a'\]\[1\]"):
+        save_checkpoint(path, make_state(config={"a": [0, foreign]}))
+    assert not path.exists()
 
 
 class Bomb:
@@ -393,78 +248,6 @@ def test_code_is_named_and_never_run(path, where):
     assert os.listdir(path.parent) == [path.name]
 
 
-@pytest.mark.parametrize("legacy", [b"", b"hello", b"\x80\x02cposix\nsystem\nX\x01\x00\x00\x00aRq."])
-def test_other_kinds_of_files_are_not_checkpoints(path, legacy):
-    path.write_bytes(legacy)
-    with pytest.raises(CheckpointError, match="not a checkpoint"):
-        load_checkpoint(path)
-
-
-def rewrite(path, content, *, compression=zipfile.ZIP_STORED, extra=()):
-    """The same entries in a zip of our making."""
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(path, "w", compression) as new:
-        for name in [*old.namelist(), *extra]:
-            new.writestr(name, old.read(name))
-
-
-def test_compressed_entries_are_refused_before_they_are_expanded(path, content, monkeypatch):
-    rewrite(path, content)
-    assert load_checkpoint(path)["data_version"] == "1.0"  # the rewriting itself does no harm
-    rewrite(path, content, compression=zipfile.ZIP_DEFLATED)
-    monkeypatch.setattr(torch, "load", fail(AssertionError("loaded")))
-    with pytest.raises(CheckpointError, match="entries are compressed"):
-        load_checkpoint(path)
-
-
-def entry_names(content):
-    return zipfile.ZipFile(io.BytesIO(content)).namelist()
-
-
-@pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_repeated_entries_are_refused(path, content):
-    (pickle_name,) = (name for name in entry_names(content) if name.endswith("data.pkl"))
-    rewrite(path, content, extra=[pickle_name])
-    with pytest.raises(CheckpointError, match="repeated names"):
-        load_checkpoint(path)
-
-
-def test_entries_that_share_bytes_are_refused(path):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("a", bytes(10_000))
-        for name in "bcd":
-            archive.filelist.append(copy.copy(archive.filelist[0]))
-            archive.filelist[-1].filename = name
-    with pytest.raises(CheckpointError, match="claim more bytes"):
-        load_checkpoint(path)
-
-
-def test_too_many_entries_are_refused(path, content, monkeypatch):
-    monkeypatch.setattr(storage, "MAX_ENTRIES", 3)
-    with pytest.raises(CheckpointError, match="too many"):
-        load_checkpoint_from(path, content)
-
-
-def test_a_tensor_without_its_data_is_refused(path):
-    giant = torch.zeros(1).expand(10**6, 10**6)
-    with pytest.raises(CheckpointError, match=r"claims the shape \(1000000, 1000000\)"):
-        load_checkpoint(save_anything(path, make_state(model={"w": giant})))
-    assert path.stat().st_size < 50_000
-
-
-def test_lists_that_unfold_without_end_are_refused(path):
-    bomb = []
-    for _ in range(60):
-        bomb = [bomb, bomb]
-    with pytest.raises(CheckpointError, match="stored twice"):
-        load_checkpoint(save_anything(path, make_state(config={"a": bomb})))
-
-
-@pytest.mark.parametrize("foreign", [{1}, Counter("a"), torch.float32, 1j, torch.eye(2).to_sparse()])
-def test_loadable_but_not_plain_values_are_refused(path, foreign):
-    with pytest.raises(CheckpointError, match="refused: it holds"):
-        load_checkpoint(save_anything(path, make_state(config={"a": foreign})))
-
-
 # What a checkpoint must contain
 
 
@@ -475,7 +258,7 @@ def test_a_newer_format_is_named_as_such(path):
 
 @pytest.mark.parametrize("content", [OrderedDict(w=torch.ones(1)), {"model": {}}, [1], {"format": "1"}])
 def test_files_of_other_programs_are_named_as_such(path, content):
-    with pytest.raises(CheckpointError, match="not a checkpoint of this project|not plain data"):
+    with pytest.raises(CheckpointError, match=r"not a checkpoint of this project|not plain data"):
         load_checkpoint(save_anything(path, content))
 
 

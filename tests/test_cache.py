@@ -1,0 +1,444 @@
+"""Graphs on disk: equal to built ones, rebuilt only where something changed, never trusted when damaged."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src import cache as cache_module
+from src.cache import GraphCache, build_cache, other_caches, protein_file
+from src.layouts import ComplexFiles, locate_complexes
+from src.settings import Settings
+from src.storage import read_plain, write_plain
+from src.workers import WorkerFault
+from tests.complexes import (
+    RESIDUES,
+    assert_same_graph,
+    pdb_text,
+    read_and_build,
+    sdf_text,
+    small_settings,
+    write_complex,
+)
+
+CODES = ("1aaa", "1bbb", "1ccc", "1ddd", "1eee")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of a data set of five complexes with pockets of one to five residues."""
+    for number, code in enumerate(CODES):
+        write_complex(tmp_path / "data", code, shift=(0.1 * number, 0.0, 0.0))
+        pocket_path(tmp_path, code).write_text(pdb_text(RESIDUES[: number + 1]))
+    return small_settings(tmp_path)
+
+
+def pocket_path(tmp_path: Path, code: str) -> Path:
+    return tmp_path / "data" / code / f"{code}_pocket.pdb"
+
+
+def ligand_path(tmp_path: Path, code: str) -> Path:
+    return tmp_path / "data" / code / f"{code}_ligand.sdf"
+
+
+def located(settings: Settings, codes: Sequence[str] = CODES) -> list[ComplexFiles]:
+    files = locate_complexes(Path(settings.data.dataset_path), codes)
+    return [files[code] for code in codes]
+
+
+def build(settings: Settings, codes: Sequence[str] = CODES, **changes: object) -> GraphCache:
+    processing = replace(settings.processing, **changes)
+    return build_cache(located(settings, codes), structure="auto", graph_settings=settings.graph, processing=processing)
+
+
+def assert_whole(cache: GraphCache, settings: Settings) -> None:
+    """Every complex has its graph, equal to what the builder makes of its files now."""
+    assert list(cache.graphs) == list(CODES)
+    for files in located(settings):
+        assert_same_graph(cache.graphs[files.code], read_and_build(files, settings.graph))
+
+
+# Equal graphs
+
+
+def test_cached_graphs_equal_built_ones_bit_for_bit(settings: Settings) -> None:
+    first, second = build(settings), build(settings)
+    assert (first.num_built, second.num_built) == (5, 0)
+    for cache in (first, second):
+        assert_whole(cache, settings)
+        assert cache.skipped == ()
+        assert cache.ligand_roads == dict.fromkeys(CODES, "sdf")
+
+
+def test_graphs_without_bonds_pairs_and_contacts_survive(settings: Settings, tmp_path: Path) -> None:
+    ligand_path(tmp_path, "1aaa").write_text(sdf_text(atoms=[("C", 0.0, 0.0, 0.0)], bonds=[]))
+    pocket_path(tmp_path, "1aaa").write_text(pdb_text([("ALA", "A", 1, [("CA", "C", 3.0, 0.0, 0.0)])]))
+    for cache in (build(settings), build(settings)):
+        graph = cache.graphs["1aaa"]
+        assert (graph.num_atoms, graph.num_edges) == (2, 2)
+        assert graph.ligand_bonds.shape == graph.protein_bonds.shape == graph.near_pairs.shape == (2, 0)
+        assert_whole(cache, settings)
+
+
+def test_two_workers_write_the_same_bytes_as_none(settings: Settings, tmp_path: Path) -> None:
+    alone = build(settings).folder
+    shared = build(settings, processed_data_dir=str(tmp_path / "other"), num_workers=2).folder
+    names = sorted(os.listdir(alone))
+    assert names == sorted(os.listdir(shared)) == ["graphs-00000.pt", "manifest.json"]
+    for name in names:
+        assert (alone / name).read_bytes() == (shared / name).read_bytes()
+
+
+def test_the_order_in_which_workers_finish_does_not_matter(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "SHARD_SIZE", 2)
+
+    def out_of_order(function, tasks, **_options):
+        for index in (4, 1, 0, 3, 2):
+            yield index, function(tasks[index])
+
+    usual = build(settings).folder
+    monkeypatch.setattr(cache_module, "run_supervised", out_of_order)
+    other = build(settings, processed_data_dir=str(tmp_path / "other")).folder
+    for name in ("graphs-00000.pt", "graphs-00001.pt", "graphs-00002.pt", "manifest.json"):
+        assert (usual / name).read_bytes() == (other / name).read_bytes()
+
+
+# Only what is missing
+
+
+def test_new_complexes_are_added(settings: Settings) -> None:
+    assert build(settings, CODES[:2]).num_built == 2
+    assert build(settings).num_built == 3
+    assert_whole(build(settings), settings)
+
+
+def test_fewer_complexes_are_a_part_of_the_cache(settings: Settings) -> None:
+    build(settings)
+    part = build(settings, ["1ddd", "1bbb"])
+    assert (part.num_built, list(part.graphs)) == (0, ["1ddd", "1bbb"])
+    assert build(settings).num_built == 0
+
+
+@pytest.mark.parametrize(("path_of", "old", "new"), [(pocket_path, "-2.2", "-2.3"), (ligand_path, "1.1000", "1.1500")])
+def test_a_changed_file_of_the_same_size_rebuilds_its_complex_alone(
+    settings: Settings, tmp_path: Path, path_of: Callable[[Path, str], Path], old: str, new: str
+) -> None:
+    before = build(settings).graphs
+    path = path_of(tmp_path, "1ccc")
+    size = path.stat().st_size
+    path.write_text(path.read_text().replace(old, new))
+    assert path.stat().st_size == size
+    after = build(settings)
+    assert after.num_built == 1
+    assert not torch.equal(after.graphs["1ccc"].pos, before["1ccc"].pos)
+    assert_whole(after, settings)
+
+
+def test_touching_copying_or_moving_files_rebuilds_nothing(settings: Settings, tmp_path: Path) -> None:
+    build(settings)
+    os.utime(pocket_path(tmp_path, "1aaa"), (1, 1))
+    ligand_path(tmp_path, "1bbb").write_bytes(ligand_path(tmp_path, "1bbb").read_bytes())
+    assert build(settings).num_built == 0
+    shutil.move(tmp_path / "data", tmp_path / "elsewhere é")
+    moved = replace(settings, data=replace(settings.data, dataset_path=str(tmp_path / "elsewhere é")))
+    assert build(moved).num_built == 0
+
+
+def test_a_file_that_comes_or_goes_rebuilds_its_complex(settings: Settings, tmp_path: Path) -> None:
+    build(settings)
+    os.rename(pocket_path(tmp_path, "1aaa"), tmp_path / "data" / "1aaa" / "1aaa_protein.pdb")
+    cache = build(settings)
+    assert cache.num_built == 1
+    assert_whole(cache, settings)
+
+
+def test_a_source_file_that_was_deleted_is_a_row(settings: Settings, tmp_path: Path) -> None:
+    files = located(settings)  # as a table of one's own names files, whether they are there or not
+
+    def build_these() -> GraphCache:
+        return build_cache(files, structure="auto", graph_settings=settings.graph, processing=settings.processing)
+
+    build_these()
+    ligand_path(tmp_path, "1bbb").unlink()
+    cache = build_these()
+    assert [(row.code, row.stage) for row in cache.skipped] == [("1bbb", "ligand")]
+    assert cache.num_built == 1
+
+
+# Interruptions
+
+
+@pytest.mark.parametrize(("shard_size", "num_kept"), [(2, 3), (256, 3)])
+def test_what_was_built_before_ctrl_c_is_kept(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, shard_size: int, num_kept: int
+) -> None:
+    monkeypatch.setattr(cache_module, "SHARD_SIZE", shard_size)
+    real = cache_module._build_one
+
+    def interrupted(files: ComplexFiles, **options: object) -> object:
+        if files.code == "1ddd":
+            raise KeyboardInterrupt
+        return real(files, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "_build_one", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(settings)
+    cache = build(settings)
+    assert cache.num_built == len(CODES) - num_kept
+    assert_whole(cache, settings)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing is written after it."""
+
+
+@pytest.mark.parametrize(("moment", "num_kept"), [(1, 0), (2, 0), (3, 2), (4, 2), (5, 4)])
+def test_a_kill_at_any_write_loses_one_shard_at_most(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, moment: int, num_kept: int
+) -> None:
+    """Writes 1, 3 and 5 are shards of two graphs, 2, 4 and 6 the manifest that names them."""
+    monkeypatch.setattr(cache_module, "SHARD_SIZE", 2)
+    replaced = []
+    real = os.replace
+
+    def replace_or_die(source: Path, target: Path) -> None:
+        replaced.append(target)
+        if len(replaced) >= moment:
+            raise Killed
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", replace_or_die)
+        with pytest.raises(Killed):
+            build(settings)
+    cache = build(settings)
+    assert cache.num_built == len(CODES) - num_kept
+    assert_whole(cache, settings)
+
+
+# Damage
+
+
+@pytest.fixture
+def three_shards(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> GraphCache:
+    monkeypatch.setattr(cache_module, "SHARD_SIZE", 2)
+    return build(settings)
+
+
+@pytest.mark.parametrize("damage", ["bit", "truncated", "missing", "bomb", "other content"])
+def test_a_damaged_shard_is_named_and_its_graphs_are_built_again(
+    settings: Settings, three_shards: GraphCache, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    shard = three_shards.folder / "graphs-00001.pt"
+    content = shard.read_bytes()
+    flipped = bytearray(content)
+    flipped[content.index(three_shards.graphs["1ccc"].pos.numpy().tobytes())] ^= 4
+    if damage == "missing":
+        shard.unlink()
+    elif damage == "bomb":
+        torch.save({"codes": Bomb(shard.with_name("exploded"))}, shard)
+    elif damage == "other content":
+        write_plain(shard, {"codes": ["1ccc"]})
+    else:
+        shard.write_bytes(flipped if damage == "bit" else content[:1000])
+    cache = build(settings)
+    assert cache.num_built == 2
+    assert "graphs-00001.pt" in caplog.text
+    assert not (three_shards.folder / "exploded").exists()
+    assert_whole(cache, settings)
+    assert build(settings).num_built == 0
+
+
+class Bomb:
+    def __init__(self, path: Path):
+        self.command = f"touch '{path}'"
+
+    def __reduce__(self) -> tuple:
+        return os.system, (self.command,)
+
+
+@pytest.mark.parametrize("text", [b"", b'{"entries": {', b"[]", b"{}", b"\xff\xfe", b'{"entries": 1, "skipped": 2}'])
+def test_a_damaged_manifest_is_named_and_everything_is_built_again(
+    settings: Settings, caplog: pytest.LogCaptureFixture, text: bytes
+) -> None:
+    (build(settings).folder / "manifest.json").write_bytes(text)
+    cache = build(settings)
+    assert cache.num_built == len(CODES)
+    assert "manifest.json" in caplog.text
+    assert_whole(cache, settings)
+
+
+@pytest.mark.parametrize("entry", [1, {}, {"shard": "graphs-00000.pt"}, {"shard": 7, "sources": [[1]]}])
+def test_an_odd_entry_of_a_manifest_is_built_again(settings: Settings, entry: object) -> None:
+    path = build(settings).folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["entries"]["1bbb"] = entry
+    path.write_text(json.dumps(manifest))
+    assert_whole(build(settings), settings)
+
+
+def test_a_shard_with_nan_is_named_and_built_again(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    shard = build(settings).folder / "graphs-00000.pt"
+    packed = read_plain(shard)
+    packed["pos"][0, 0] = torch.nan
+    write_plain(shard, packed)
+    cache = build(settings)
+    assert "1aaa" in caplog.text
+    assert_whole(cache, settings)
+
+
+# Settings and versions
+
+
+@pytest.mark.parametrize("change", ["setting", "version"])
+def test_other_settings_and_versions_have_their_own_folder(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    processed = tmp_path / "a b é"
+    old = build(settings, processed_data_dir=str(processed))
+    if change == "setting":
+        changed = replace(settings, graph=replace(settings.graph, near_cutoff=3.0))
+    else:
+        changed = settings
+        monkeypatch.setattr("src.data_processing.DATA_PROCESSING_VERSION", "2.0")
+        monkeypatch.setattr(cache_module, "DATA_PROCESSING_VERSION", "2.0")
+    new = build(changed, processed_data_dir=str(processed))
+    assert new.num_built == len(CODES)
+    assert new.folder != old.folder
+    assert other_caches(processed, old.folder)[0][0] == new.folder
+    ((folder, size, command),) = other_caches(processed, new.folder)
+    assert folder == old.folder
+    assert size == sum(path.stat().st_size for path in old.folder.iterdir())
+    subprocess.run(command, shell=True, check=True)
+    assert not old.folder.exists()
+    assert new.folder.exists()
+
+
+def test_other_folders_of_a_user_are_not_taken_for_caches(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    assert other_caches(tmp_path, tmp_path / "1.0-00000000") == []
+
+
+@pytest.mark.parametrize(
+    ("structure", "has", "expected"),
+    [
+        ("auto", "protein pocket", "pocket"),
+        ("auto", "protein", "protein"),
+        ("auto", "", None),
+        ("protein", "protein pocket", "protein"),
+        ("protein", "pocket", None),
+        ("pocket", "protein pocket", "pocket"),
+        ("pocket", "protein", None),
+    ],
+)
+def test_which_protein_file_is_read(structure: str, has: str, expected: str | None) -> None:
+    paths = {name: Path(name) if name in has.split() else None for name in ("protein", "pocket")}
+    path = protein_file(ComplexFiles("1aaa", **paths, ligands=()), structure)
+    assert path == (Path(expected) if expected else None)
+
+
+# Complexes that cannot be used
+
+
+def test_every_failure_is_a_row_with_stage_and_reason(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ligand_path(tmp_path, "1aaa").write_text("garbage")
+    pocket_path(tmp_path, "1bbb").write_text("")
+    ligand_path(tmp_path, "1ccc").write_text(sdf_text(shift=(0.0, 0.0, 300.0)))
+    real = cache_module.read_protein
+
+    def failing(path: Path, **options: object) -> object:
+        if "1ddd" in path.name:
+            raise ZeroDivisionError("a bug")
+        return real(path, **options)
+
+    monkeypatch.setattr(cache_module, "read_protein", failing)
+    cache = build(settings)
+    rows = {row.code: (row.stage, row.reason) for row in cache.skipped}
+    assert list(cache.graphs) == ["1eee"]
+    assert {code: stage for code, (stage, _) in rows.items()} == {
+        "1aaa": "ligand",
+        "1bbb": "protein",
+        "1ccc": "graph",
+        "1ddd": "protein",
+    }
+    assert "1aaa_ligand.sdf" in rows["1aaa"][1]
+    assert "1bbb_pocket.pdb" in rows["1bbb"][1]
+    assert "within 6 Å" in rows["1ccc"][1]
+    assert rows["1ddd"][1] == "unexpected ZeroDivisionError: a bug"
+
+
+def test_a_failed_complex_is_tried_again_when_its_files_change(settings: Settings, tmp_path: Path) -> None:
+    path = pocket_path(tmp_path, "1bbb")
+    good = path.read_text()
+    path.write_text("garbage")
+    first, second = build(settings), build(settings)
+    assert (first.num_built, second.num_built) == (5, 0)
+    assert first.skipped == second.skipped
+    path.write_text(good)
+    mended = build(settings)
+    assert (mended.num_built, mended.skipped) == (1, ())
+    assert_whole(mended, settings)
+
+
+def test_a_good_complex_whose_file_breaks_becomes_a_row(settings: Settings, tmp_path: Path) -> None:
+    build(settings)
+    pocket_path(tmp_path, "1bbb").write_text("garbage")
+    for cache in (build(settings), build(settings)):
+        assert [row.code for row in cache.skipped] == ["1bbb"]
+        assert "1bbb" not in cache.graphs
+
+
+def test_a_complex_that_killed_its_worker_is_tried_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real = cache_module.run_supervised
+
+    def one_crash(function, tasks, **options):
+        for index, result in real(function, tasks, **options):
+            yield index, WorkerFault("crashed") if tasks[index].code == "1ccc" else result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "run_supervised", one_crash)
+        (row,) = build(settings).skipped
+    assert (row.code, row.stage, row.reason) == ("1ccc", "worker", "crashed")
+    with caplog.at_level(logging.INFO):
+        cache = build(settings)
+    assert (cache.num_built, cache.skipped) == (1, ())
+    assert "building 1 graphs (4 are in" in caplog.text
+    assert_whole(cache, settings)
+
+
+def test_notes_are_kept(settings: Settings, tmp_path: Path) -> None:
+    path = ligand_path(tmp_path, "1aaa")
+    path.write_text(path.read_text() + sdf_text())
+    for cache in (build(settings), build(settings)):
+        assert list(cache.notes) == ["1aaa"]
+        assert "several molecules" in cache.notes["1aaa"][0]
+
+
+def test_an_empty_list_of_complexes_is_an_empty_cache(settings: Settings) -> None:
+    cache = build(settings, [])
+    assert (cache.graphs, cache.skipped, cache.num_built) == ({}, (), 0)
+
+
+def test_pair_lists_are_packed_by_their_first_atom() -> None:
+    counts, second = torch.tensor([2, 0, 1], dtype=torch.int16), torch.tensor([5, 6, 7], dtype=torch.int16)
+    pairs = cache_module._pair_list(counts, second)
+    assert pairs.tolist() == [[0, 0, 2], [5, 6, 7]]
+    assert pairs.dtype == torch.int16
+    assert np.array_equal(np.bincount(pairs[0].numpy(), minlength=3), counts.numpy())

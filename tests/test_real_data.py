@@ -1,0 +1,122 @@
+"""Real complexes in the PDBbind layout; AIDD_REAL_DATA names the folder that holds pdbbind/."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import main as training_program
+from src.cache import build_cache
+from src.dataset import load_dataset
+from src.layouts import ComplexFiles, locate_complexes
+from src.ligands import read_ligand
+from src.prediction import load_scorer
+from src.structures import read_protein
+from tests.complexes import assert_same_graph, read_and_build, small_config, small_settings
+
+DATA = Path(os.environ.get("AIDD_REAL_DATA", "absent")) / "pdbbind"
+pytestmark = pytest.mark.skipif("AIDD_REAL_DATA" not in os.environ, reason="AIDD_REAL_DATA is not set")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def codes() -> list[str]:
+    found = sorted(path.name for path in DATA.iterdir() if re.fullmatch(r"\w{4}", path.name))
+    assert len(found) > 2000
+    return found
+
+
+@pytest.fixture(scope="module")
+def with_protein(codes: list[str]) -> list[ComplexFiles]:
+    """The complexes that come with the whole protein, besides the pocket."""
+    files = locate_complexes(DATA, [path.parent.name for path in DATA.glob("*/*_protein.pdb")])
+    return [files[code] for code in sorted(files) if files[code].pocket]
+
+
+def test_nearly_all_complexes_become_small_graphs(codes: list[str], tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    chosen = codes[::70]
+    files = locate_complexes(DATA, chosen)
+    cache = build_cache(
+        [files[code] for code in chosen],
+        structure="auto",
+        graph_settings=settings.graph,
+        processing=settings.processing,
+    )
+    assert len(cache.graphs) >= 0.99 * len(chosen), cache.skipped
+    size = sum(path.stat().st_size for path in cache.folder.iterdir())
+    assert size / len(cache.graphs) <= 25_000  # bytes
+    for graph in cache.graphs.values():
+        assert torch.isfinite(graph.pos).all()
+        assert 0 < graph.fade.min() <= graph.fade.max() == 1
+        assert graph.contacts.shape[1] > graph.num_ligand_atoms
+    for code in chosen[::10]:
+        assert_same_graph(cache.graphs[code], read_and_build(files[code], settings.graph))
+
+
+def test_pocket_and_whole_protein_give_the_same_graph(with_protein: list[ComplexFiles], tmp_path: Path) -> None:
+    settings = small_settings(tmp_path).graph
+    for files in with_protein[::8]:
+        pocket = read_and_build(files, settings, "pocket")
+        assert_same_graph(read_and_build(files, settings, "protein"), pocket)
+
+
+def test_reading_near_the_ligand_gives_the_same_graph(with_protein: list[ComplexFiles], tmp_path: Path) -> None:
+    for files in with_protein[::40]:
+        ligand = read_ligand(files.ligands)
+        whole, near = read_protein(files.protein), read_protein(files.protein, near=ligand.atoms.pos)
+        assert len(near.atoms) < len(whole.atoms)
+    settings = small_settings(tmp_path)
+    cache = build_cache(
+        with_protein[::40], structure="protein", graph_settings=settings.graph, processing=settings.processing
+    )
+    for files in with_protein[::40]:
+        assert_same_graph(cache.graphs[files.code], read_and_build(files, settings.graph, "protein"))
+
+
+def test_training_then_scoring_with_protein_and_pocket(with_protein: list[ComplexFiles], tmp_path: Path) -> None:
+    wanted = {files.code for files in with_protein[:96:4]}
+    (index,) = (DATA / "index").glob("INDEX_*")
+    lines = [line for line in index.read_text(encoding="utf-8").splitlines() if line[:4] in wanted]
+    (tmp_path / "INDEX_part.2020R1.lst").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    changes = {
+        **small_config(tmp_path),
+        "dataset_path": str(DATA),
+        "index_file": str(tmp_path / "INDEX_part.2020R1.lst"),
+        "keep_covalent": True,
+        "keep_multi_ligands": True,
+        "keep_incomplete_ligands": True,
+    }
+    options = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
+    assert training_program.main(options) == 0
+    scorer = load_scorer(tmp_path / "checkpoints" / "model_best.pth.tar", "cpu")
+    for files in with_protein[:96:32]:
+        with_pocket, with_whole = (next(scorer.score(p, files.ligands[0])) for p in (files.pocket, files.protein))
+        assert with_pocket.pk == pytest.approx(with_whole.pk, abs=1e-5)
+        assert 0 < with_pocket.pk < 15
+
+
+def test_the_index_counts_up(tmp_path: Path) -> None:
+    """The first lines of the real index, graphs and rows together."""
+    (index,) = (DATA / "index").glob("INDEX_*")
+    lines = index.read_text(encoding="utf-8").splitlines()[:60]
+    (tmp_path / "INDEX_part.2020R1.lst").write_text("\n".join([*lines, ""]), encoding="utf-8")
+    settings = small_settings(tmp_path)
+    data = replace(settings.data, dataset_path=str(DATA), index_file=str(tmp_path / "INDEX_part.2020R1.lst"))
+    dataset = load_dataset(data, settings.graph, settings.processing)
+    assert dataset.num_lines == sum(1 for line in lines if line.strip() and not line.startswith("#"))
+    assert dataset.num_lines == len(dataset.examples) + len(dataset.skipped)
+    assert all(0 < example.pk < 15 for example in dataset.examples)
