@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-import json
 import logging
 import shlex
 import sys
@@ -37,7 +36,7 @@ from src.dataset import (
     measured_pk,
     split_dataset,
 )
-from src.demo import write_demo
+from src.demo import DemoError, write_demo
 from src.evaluation import baseline_predictions, metrics_with_intervals, results_table
 from src.experiment import check_same_run, run_facts, set_aside
 from src.graph import Batch
@@ -47,8 +46,9 @@ from src.model import build_model
 from src.prediction import load_scorer
 from src.settings import Settings, SettingsError, read_settings
 from src.stop_signals import EXIT_CODES
-from src.storage import StorageError, write_csv, write_text
+from src.storage import StorageError, prepare_folder, write_csv, write_json
 from src.training import Trainer, TrainingError
+from src.workers import WorkerStartError
 
 ROOT = Path(__file__).resolve().parent
 log = logging.getLogger("main")
@@ -63,7 +63,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with logging_redirect_tqdm():
             settings = read_settings({**CONFIG, **dict(options.set)}, root=ROOT)
             return run(settings, check_data=options.check_data, fresh=options.fresh)
-    except (SettingsError, PDBbindError, DatasetError, CheckpointError, StorageError, DeviceError) as error:
+    except (
+        SettingsError,
+        PDBbindError,
+        DatasetError,
+        CheckpointError,
+        StorageError,
+        DeviceError,
+        DemoError,
+        WorkerStartError,
+    ) as error:
         log.error("error: %s", error)
         return 2
     except TrainingError as error:
@@ -79,6 +88,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(settings: Settings, *, check_data: bool = False, fresh: bool = False) -> int:
     """Everything from the data to the results; returns the exit code."""
+    device = choose_device(settings.training.device)
+    written = [settings.processing.processed_data_dir]
+    if not check_data:
+        written += [settings.output.checkpoint_dir, settings.output.results_dir]
+    for folder in written:
+        prepare_folder(Path(folder))
     settings, synthetic = _with_demo_data(settings)
     dataset = load_dataset(settings.data, settings.graph, settings.processing)
     _log_other_caches(settings, dataset)
@@ -90,12 +105,9 @@ def run(settings: Settings, *, check_data: bool = False, fresh: bool = False) ->
     split = split_dataset(dataset, settings.data, settings.training.seed)
     sizes = ", ".join(f"{len(codes)} {part}" for part, codes in split.items())
     log.info("random split: %s (it leaks: similar complexes stand on both sides, new targets will do worse)", sizes)
-    trainer = _make_trainer(settings, dataset, split, synthetic=synthetic)
+    trainer = _make_trainer(settings, dataset, split, device, synthetic=synthetic)
     _resume(trainer, fresh=fresh)
-    write_text(
-        Path(settings.output.results_dir) / "run.json",
-        json.dumps({name: value for name, value in trainer.facts.items() if name != "split"}, indent=2),
-    )
+    write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
 
     signal = trainer.fit(*_loaders(settings, dataset, split, trainer.device))
     if signal:
@@ -112,7 +124,7 @@ def evaluate(settings: Settings, dataset: Dataset, split: dict[str, list[str]]) 
     checkpoint = Path(settings.output.checkpoint_dir) / "model_best.pth.tar"
     scorer = load_scorer(checkpoint, settings.training.device)
     part = "test" if dataset.judged(split["test"]) else "validation"
-    train, test = dataset.subset(split["train"]), dataset.judged(split[part])
+    train, test = dataset.judged(split["train"]), dataset.judged(split[part])
     predicted, measured = predict_batches(scorer.model, in_order(test, settings.training.batch_size), scorer.device)
     baselines = baseline_predictions([e.graph for e in train], measured_pk(train), [e.graph for e in test])
     table = {
@@ -123,21 +135,25 @@ def evaluate(settings: Settings, dataset: Dataset, split: dict[str, list[str]]) 
     write_csv(
         results / f"{part}_predictions.csv",
         ["code", "measured_pK", "predicted_pK"],
-        [[e.graph.code, f"{y:.4f}", f"{p:.4f}"] for e, y, p in zip(test, measured, predicted, strict=True)],
+        [
+            [e.graph.code, round(float(y), 4), round(float(p), 4)]
+            for e, y, p in zip(test, measured, predicted, strict=True)
+        ],
     )
-    numbers = {name: {metric: dataclasses.asdict(i) for metric, i in row.items()} for name, row in table.items()}
-    write_text(results / "metrics.json", json.dumps({"part": part, "complexes": len(test), **numbers}, indent=2))
+    numbers = {name: {metric: i.as_dict() for metric, i in row.items()} for name, row in table.items()}
+    write_json(results / "metrics.json", {"part": part, "complexes": len(test), **numbers})
     print(f"\n{part} set, {len(test)} complexes, 95% bootstrap intervals:\n{results_table(table)}\n")
     command = _predict_command(dataset.files[test[0].graph.code], checkpoint)
     print(f"results are in {results}. Score a pose with:\n  {command}")
 
 
-def _make_trainer(settings: Settings, dataset: Dataset, split: dict[str, list[str]], *, synthetic: bool) -> Trainer:
+def _make_trainer(
+    settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device, *, synthetic: bool
+) -> Trainer:
     torch.manual_seed(settings.training.seed)
     train = dataset.subset(split["train"])
     model = build_model(settings.model)
-    model.fit_label_scale(in_order(train, settings.training.batch_size))
-    device = choose_device(settings.training.device)
+    model.fit_label_scale(in_order(dataset.judged(split["train"]), settings.training.batch_size))
     trainer = Trainer(
         model,
         settings.training,
@@ -154,7 +170,6 @@ def _make_trainer(settings: Settings, dataset: Dataset, split: dict[str, list[st
 
 def _resume(trainer: Trainer, *, fresh: bool) -> None:
     folder = Path(trainer.output.checkpoint_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     if fresh and (moved := set_aside(folder)):
         log.info("earlier checkpoints are now in %s", moved)
     newest = newest_checkpoint(folder)

@@ -7,13 +7,17 @@ python predict.py --protein_path receptor.cif.gz --ligand_path docked_poses.sdf 
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 log = logging.getLogger("predict")
+
+SYNTHETIC = (
+    "this model was trained on the synthetic demo set: its numbers show that the program works, "
+    "they say nothing about real complexes"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -22,40 +26,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a terminal without Δ or µ must not end a screening
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    # Imported here, so that --help and a misspelt option answer at once.
+    # Imported here and below, so that --help and a misspelt option answer at once.
     from src.atoms import StructureError
     from src.checkpoint import CheckpointError
     from src.inference import DeviceError
-    from src.prediction import load_scorer, sentence
     from src.storage import StorageError
 
     try:
-        scorer = load_scorer(options.checkpoint, options.device)
-        if scorer.trained_on_synthetic_data:
-            log.warning(
-                "this model was trained on the synthetic demo set: its numbers show that the program works, "
-                "they say nothing about real complexes"
-            )
-        rows = []
-        for prediction in scorer.score(options.protein_path, options.ligand_path, batch_size=options.batch_size):
-            rows.append(prediction.row())
-            print(sentence(prediction))
-        if options.output:
-            _write(options.output, rows)
+        return _score(options)
     except (StructureError, CheckpointError, DeviceError, StorageError) as error:
         log.error("error: %s", error)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _score(options: argparse.Namespace) -> int:
+    import torch
+
+    from src.prediction import load_scorer, sentence
+
+    scorer = load_scorer(options.checkpoint, options.device)
+    if scorer.trained_on_synthetic_data:
+        log.warning("%s", SYNTHETIC)
+    rows: list[dict] = []
+    try:
+        for prediction in scorer.score(options.protein_path, options.ligand_path, batch_size=options.batch_size):
+            rows.append(prediction.row())
+            print(sentence(prediction))
+    except torch.OutOfMemoryError as error:
+        log.error("error: the memory of the GPU is full: use a smaller --batch_size or --device cpu (%s)", error)
+        return 2
+    finally:
+        if options.output and rows:
+            _write(options.output, rows)  # what was scored is kept, whatever ended the scoring
     return 0 if any(row["status"] == "ok" for row in rows) else 2
 
 
 def _write(path: Path, rows: list[dict]) -> None:
     from src.prediction import COLUMNS
-    from src.storage import write_csv, write_text
+    from src.storage import write_csv, write_json
 
     if path.suffix == ".json":
-        write_text(path, json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+        write_json(path, rows)
     else:
         write_csv(path, COLUMNS, [["" if row[name] is None else row[name] for name in COLUMNS] for row in rows])
     log.info("%d rows in %s", len(rows), path)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+PIECE_BYTES = 2**20
 MAX_BYTES = 512 * 2**20  # of one file after decompression; a 500,000-atom assembly has 40 MB
 MAX_LINE_BYTES = 2**20
 MAX_NAME_LENGTH = 100
@@ -73,7 +74,12 @@ def read_bytes(path: Path) -> bytes:
     """
     try:
         with _open_binary(path) as stream:
-            data = stream.read(MAX_BYTES + 1)
+            # In pieces: one read of the limit would ask for that much memory for every small file.
+            pieces, size = [], 0
+            while size <= MAX_BYTES and (piece := stream.read(PIECE_BYTES)):
+                pieces.append(piece)
+                size += len(piece)
+            data = b"".join(pieces)
     except (OSError, EOFError, zlib.error) as error:
         raise StructureError(f"{path}: cannot be read: {error}") from error
     if len(data) > MAX_BYTES:

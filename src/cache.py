@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import rdkit
 import torch
 from tqdm import tqdm
 
@@ -28,7 +29,8 @@ from src.workers import WorkerFault, run_supervised
 
 log = logging.getLogger(__name__)
 
-SHARD_SIZE = 256  # graphs in one file, and the most that a kill can lose
+SHARD_SIZE = 256  # graphs in one file; a kill loses these and what was finished behind a slower complex
+RETRIED = "worker"  # stage of faults that may be the machine's: such a complex is tried again in the next run
 
 # Arrays of one graph in a shard; all graphs of the shard are concatenated along the first axis.
 # A pair list is stored as the second atom of each pair and, for each first atom, its number of pairs.
@@ -46,7 +48,7 @@ _ARRAYS = (
 )
 
 
-_ENTRY_FORM = {"shard": str, "row": int, "road": str, "notes": list, "sources": list}
+_ENTRY_FORM = {"shard": str, "road": str, "notes": list, "sources": list}
 _SKIPPED_FORM = {"code": str, "stage": str, "reason": str, "sources": list}
 
 
@@ -113,7 +115,7 @@ def build_cache(
         progress = tqdm(results, total=len(missing), desc="graphs", unit="complex", disable=None)
         for number, result in progress:
             if isinstance(result, WorkerFault):
-                result = Skipped(missing[number].code, "worker", result.reason), []
+                result = Skipped(missing[number].code, RETRIED, result.reason), []
             cache.add(number, *result)
     finally:
         results.close()
@@ -144,7 +146,10 @@ def protein_file(files: ComplexFiles, structure: str) -> Path | None:
 
 def _build_one(files: ComplexFiles, *, structure: str, settings: GraphSettings) -> tuple[_Built | Skipped, list]:
     """One graph or the reason why there is none, and the signatures of the files as they were before the reading."""
-    sources = _sources(files, structure)
+    try:
+        sources = _sources(files, structure)
+    except OSError as error:  # a folder under a file's name, no permission, a network drive that is gone
+        return Skipped(files.code, "files", str(error)), []
     return _read_and_build(files, structure, settings), sources
 
 
@@ -164,10 +169,13 @@ def _read_and_build(files: ComplexFiles, structure: str, settings: GraphSettings
                 "do both files use the same coordinate frame?"
             )
     except (StructureError, GraphError) as error:
-        return Skipped(files.code, stage, str(error))
+        passing = isinstance(error.__cause__, OSError)  # a drive that was away; tried again next time
+        return Skipped(files.code, RETRIED if passing else stage, str(error))
+    except MemoryError:
+        raise  # the supervisor replaces this worker and writes the row
     except Exception as error:  # one odd file among 20,000 must not stop the run; the row names the fault
         log.exception("%s: unexpected error", files.code)
-        return Skipped(files.code, stage, f"unexpected {type(error).__name__}: {error}")
+        return Skipped(files.code, RETRIED, f"unexpected {type(error).__name__} at stage {stage}: {error}")
     return _Built(files.code, graph.smiles, graph.num_ligand_atoms, _to_arrays(graph), ligand.road, notes)
 
 
@@ -188,7 +196,7 @@ class _Folder:
     def is_current(self, files: ComplexFiles, structure: str) -> bool:
         """Whether the files of a complex are those that its graph, or its row in skipped, was made from."""
         entry = self.entries.get(files.code) or self.skipped.get(files.code)
-        if entry is None or entry.get("stage") == "worker":  # a crash or a time-out may be the machine's fault
+        if entry is None or entry.get("stage") == RETRIED:
             return False
         return _unchanged(entry["sources"], files, structure)
 
@@ -218,11 +226,10 @@ class _Folder:
             shard = f"graphs-{1 + max((int(e['shard'][7:12]) for e in self.entries.values()), default=-1):05d}.pt"
             packed = _pack([result for result, _ in built])
             write_plain(self.folder / shard, packed)
-            for row, (graph, (result, sources)) in enumerate(zip(_unpack(packed), built, strict=True)):
+            for graph, (result, sources) in zip(_unpack(packed), built, strict=True):
                 self.graphs[result.code] = graph
                 self.entries[result.code] = {
                     "shard": shard,
-                    "row": row,
                     "road": result.road,
                     "notes": list(result.notes),
                     "sources": sources,
@@ -252,6 +259,9 @@ class _Folder:
             return
         try:
             manifest = json.loads(path.read_text(encoding="utf-8"))
+            if manifest["rdkit"] != rdkit.__version__:
+                log.warning("%s: made with RDKit %s; the graphs are built again", path, manifest["rdkit"])
+                return
             entries, skipped = dict(manifest["entries"]), dict(manifest["skipped"])
         except (ValueError, KeyError, TypeError) as error:
             log.warning("%s cannot be read (%s); the graphs are built again", path, error)
@@ -275,6 +285,7 @@ class _Folder:
         manifest = {
             "data_processing_version": DATA_PROCESSING_VERSION,
             "graph_settings": as_dict(self.settings),
+            "rdkit": rdkit.__version__,
             "entries": dict(sorted(self.entries.items())),
             "skipped": dict(sorted(self.skipped.items())),
         }
@@ -304,7 +315,7 @@ def _source_files(files: ComplexFiles, structure: str) -> list[Path]:
 
 def _sources(files: ComplexFiles, structure: str) -> list:
     """Name, size in bytes, modification time in ns and content hash of each file a graph is made from."""
-    return [_signature(path) for path in _source_files(files, structure) if path.exists()]
+    return [_signature(path) for path in _source_files(files, structure)]
 
 
 def _signature(path: Path) -> list:
@@ -321,7 +332,7 @@ def _unchanged(sources: list, files: ComplexFiles, structure: str) -> bool:
     if [path.name for path in paths] != [name for name, *_ in sources]:
         return False
     for path, (_, size, mtime_ns, content) in zip(paths, sources, strict=True):
-        if not path.exists():
+        if not path.is_file():
             return False
         stat = path.stat()
         if stat.st_size != size or (stat.st_mtime_ns != mtime_ns and _content_hash(path) != content):

@@ -57,9 +57,12 @@ class Dataset:
         return [example for example in self.subset(codes) if example.bound == 0]
 
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change with every code and every label."""
-        text = ";".join(f"{e.graph.code}={e.pk:.4f}{e.bound:+d}" for e in self.examples)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        """Eight hexadecimal digits that change with every code, label, atom and position."""
+        digest = hashlib.blake2b(digest_size=4)
+        for example in self.examples:
+            digest.update(f"{example.graph.code}={example.pk:.4f}{example.bound:+d};".encode())
+            digest.update(example.graph.pos.numpy().tobytes() + example.graph.features.numpy().tobytes())
+        return digest.hexdigest()
 
 
 def load_dataset(data: DataSettings, graph: GraphSettings, processing: ProcessingSettings) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from rdkit import Chem, DataStructs, rdBase
@@ -25,6 +25,10 @@ class Interval:
     value: float
     low: float
     high: float
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Plain values; None where the metric is not defined, since JSON has no NaN."""
+        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
         if math.isnan(self.value):

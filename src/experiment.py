@@ -38,7 +38,7 @@ FREE_KEYS = frozenset(
         "profile",
     ]
 )
-LIBRARIES = ("torch", "torch-geometric", "rdkit", "numpy", "biopython")
+LIBRARIES = ("torch", "rdkit", "numpy", "scipy", "biopython")
 
 
 def run_facts(

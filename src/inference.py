@@ -27,6 +27,8 @@ def choose_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise DeviceError(f"device = {name!r}: {error}") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise DeviceError(f"device = {name!r}: must be auto, cpu, cuda, cuda:<number> or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA GPUs")
     if device.type == "mps" and not torch.backends.mps.is_available():

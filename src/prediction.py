@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+import rdkit
 import torch
 
 from src.checkpoint import FOR_PREDICTION, CheckpointError, load_checkpoint
@@ -20,6 +22,8 @@ from src.ligands import Ligand, LigandError, iter_ligands
 from src.model import AffinityModel, ModelError, build_model
 from src.settings import GraphSettings, ModelSettings, SettingsError, settings_from_dict
 from src.structures import Protein, read_protein
+
+log = logging.getLogger(__name__)
 
 # kcal/mol for one unit of pK at 298.15 K: R * T * ln(10) with R = 1.987204259e-3 kcal/(mol K) (CODATA 2018)
 KCAL_PER_PK = 1.987204259e-3 * 298.15 * math.log(10)
@@ -78,10 +82,16 @@ class Scorer:
         Raises:
             StructureError: when the protein or the ligand file as a whole cannot be read.
         """
-        protein = read_protein(protein_path)
-        prepared = (self._prepare(ligand, protein, protein_path, ligand_path) for ligand in iter_ligands(ligand_path))
-        while chunk := list(islice(prepared, batch_size)):
-            yield from self._score_chunk(chunk)
+        ligands = iter_ligands(ligand_path)
+        chunk = list(islice(ligands, batch_size))
+        near = [ligand.atoms.pos for ligand in chunk if isinstance(ligand, Ligand)]
+        # A short file needs the surroundings of its poses only; what is read there is the same.
+        is_short = len(chunk) < batch_size and bool(near)
+        radius = self.graph_settings.pocket_radius
+        protein = read_protein(protein_path, near=np.concatenate(near) if is_short else None, radius=radius)
+        while chunk:
+            yield from self._score_chunk([self._prepare(one, protein, protein_path, ligand_path) for one in chunk])
+            chunk = list(islice(ligands, batch_size))
 
     def _prepare(
         self, ligand: Ligand | LigandError, protein: Protein, protein_path: Path, ligand_path: Path
@@ -131,6 +141,11 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
         model.load_state_dict(state.get("ema") or state["model"])
     except (SettingsError, ModelError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the model cannot be rebuilt: {error}") from error
+    trained_with = state.get("versions", {}).get("rdkit")
+    if trained_with and trained_with != rdkit.__version__:
+        log.warning(
+            "trained with RDKit %s, this is %s: aromaticity and so scores may differ", trained_with, rdkit.__version__
+        )
     chosen = choose_device(device)
     return Scorer(model.to(chosen).eval(), graph_settings, chosen, bool(state.get("dataset", {}).get("synthetic")))
 

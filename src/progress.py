@@ -37,11 +37,8 @@ class Progress:
     def add_skipped(self, codes: Iterable[str]) -> None:
         self.num_skipped += 1
         self.skipped_in_a_row += 1
-        self._count(codes)
-
-    def add_overflow(self, codes: Iterable[str]) -> None:
-        self.num_overflows += 1
-        self._count(codes)
+        for code in codes:
+            self.skipped_codes[code] = self.skipped_codes.get(code, 0) + 1
 
     def judge(self, validation_rmse: float) -> bool:
         """Whether this epoch is the best so far; a score that is not finite never is."""
@@ -69,10 +66,6 @@ class Progress:
         self.epoch, self.next_batch = epoch, 0
         self.squared_error, self.num_used, self.num_skipped, self.num_overflows, self.seconds = 0.0, 0, 0, 0, 0.0
 
-    def _count(self, codes: Iterable[str]) -> None:
-        for code in codes:
-            self.skipped_codes[code] = self.skipped_codes.get(code, 0) + 1
-
 
 def epoch_line(row: dict, epochs: int, *, is_best: bool) -> str:
     return (
@@ -89,4 +82,5 @@ def write_history(folder: Path, history: list[dict]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     names = list(history[0])
     write_csv(folder / "history.csv", names, [[row[name] for name in names] for row in history])
-    write_text(folder / "history.jsonl", "".join(json.dumps(row) + "\n" for row in history))
+    lines = [{name: None if value != value else value for name, value in row.items()} for row in history]  # no NaN
+    write_text(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

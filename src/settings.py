@@ -113,6 +113,13 @@ class GraphSettings:
     keep_ions: bool = _setting("keep_ions", _flag)
     keep_cofactors: bool = _setting("keep_cofactors", _flag)
 
+    def __post_init__(self) -> None:
+        if self.pocket_radius <= self.interaction_cutoff:
+            raise ValueError(
+                f"pocket_radius = {self.pocket_radius:g} must be larger than "
+                f"interaction_cutoff = {self.interaction_cutoff:g}"
+            )
+
 
 @dataclass(frozen=True)
 class ProcessingSettings:
@@ -219,8 +226,9 @@ def read_settings(config: Mapping[str, Any], *, root: Path) -> Settings:
         faults = _contradictions(config)
     if faults:
         raise SettingsError(f"CONFIG has {len(faults)} fault{'s' * (len(faults) > 1)}:\n  " + "\n  ".join(faults))
+    checked = {one.metadata["key"]: getattr(group, one.name) for group in groups.values() for one in fields(group)}
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in checked.items()}
     groups = {name: _resolve_paths(group, root) for name, group in groups.items()}
-    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in config.items()}
     return Settings(**groups, config=plain)
 
 
@@ -245,9 +253,12 @@ def settings_from_dict(group: type, values: Mapping[str, Any], *, source: str) -
                 checked[one.name] = one.metadata["check"](values[one.name])
             except ValueError as error:
                 faults.append(f"{one.name} = {values[one.name]!r} {error}")
-    if faults:
-        raise SettingsError(f"{source}: {group.__name__}: " + "; ".join(faults))
-    return group(**checked)
+    if not faults:
+        try:
+            return group(**checked)
+        except ValueError as error:  # values that contradict each other
+            faults = [str(error)]
+    raise SettingsError(f"{source}: {group.__name__}: " + "; ".join(faults))
 
 
 def as_dict(group: Any) -> dict[str, Any]:
@@ -265,7 +276,13 @@ def _read_group(group: type, config: Mapping[str, Any], faults: list[str]) -> An
             values[one.name] = one.metadata["check"](config[key])
         except ValueError as error:
             faults.append(f"{key} = {config[key]!r} {error}")
-    return group(**values) if len(values) == len(fields(group)) else None
+    if len(values) < len(fields(group)):
+        return None
+    try:
+        return group(**values)
+    except ValueError as error:  # values that contradict each other
+        faults.append(str(error))
+        return None
 
 
 def _resolve_paths(group: Any, root: Path) -> Any:
@@ -283,11 +300,6 @@ def _contradictions(config: Mapping[str, Any]) -> list[str]:
     faults = []
     if config["index_file"] is not None and config["dataset_path"] is None:
         faults.append("index_file is set but dataset_path is not: name the folder with the complexes")
-    if config["pocket_radius"] <= config["interaction_cutoff"]:
-        faults.append(
-            f"pocket_radius = {config['pocket_radius']} must be larger than "
-            f"interaction_cutoff = {config['interaction_cutoff']}"
-        )
     if config["visnet_hidden_channels"] % config["visnet_num_heads"]:
         faults.append(
             f"visnet_hidden_channels = {config['visnet_hidden_channels']} must be a multiple of "

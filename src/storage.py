@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import io
+import json
 import logging
 import os
 import pickle
@@ -105,6 +106,26 @@ def write_text(path: Path, text: str) -> None:
     except OSError as error:
         raise StorageError(f"{path.parent}: no such folder can be made: {cause(error)}") from error
     _replace(path, lambda file: file.write(data), None, len(data))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, like write_text; NaN and infinity have no place in it (ValueError)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def prepare_folder(path: Path) -> None:
+    """Make a folder, and prove that files can be written into it before any work is done.
+
+    Raises:
+        StorageError: it cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = temporary_path(path / "probe")
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be used as a folder to write to: {cause(error)}") from error
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from src.checkpoint import restore_rng, rng_state, save_checkpoint
+from src.checkpoint import CheckpointError, restore_rng, rng_state, save_checkpoint
 from src.evaluation import metrics
 from src.graph import Batch
 from src.inference import autocast, choose_precision, predict_batches
@@ -28,6 +28,7 @@ from src.stop_signals import StopSignals
 
 log = logging.getLogger(__name__)
 
+MAX_FAILED_SAVES = 3  # in a row
 SMALLEST_SCALE = 1.0  # of the fp16 gradient scaler; below it gradients overflow whatever the scale
 
 
@@ -71,6 +72,7 @@ class Trainer:
         self.scheduler = make_scheduler(self.optimizer, settings, steps_per_epoch=steps_per_epoch)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.average = WeightAverage(self.model, settings.ema_decay)
+        self._failed_saves = 0
 
     @property
     def finished(self) -> bool:
@@ -125,6 +127,8 @@ class Trainer:
                     self.save("INTERRUPTED.pth.tar", stop)
                     return stop.received
                 self._end_epoch(validation_batches, stop)
+            if self._failed_saves:
+                self.save("checkpoint.pth.tar", stop)
         return stop.received
 
     def save(self, name: str, stop: StopSignals) -> Path:
@@ -132,6 +136,17 @@ class Trainer:
         with stop.protected():
             save_checkpoint(path, self.state_dict(), keep_previous=name == "checkpoint.pth.tar")
         return path
+
+    def _try_to_save(self, name: str, stop: StopSignals) -> None:
+        """Save; a disk that is full for a while does not end the run, and what was saved before is still there."""
+        try:
+            self.save(name, stop)
+            self._failed_saves = 0
+        except CheckpointError as error:
+            self._failed_saves += 1
+            if self._failed_saves >= MAX_FAILED_SAVES:
+                raise
+            log.error("%s; training goes on (failure %d of %d)", error, self._failed_saves, MAX_FAILED_SAVES)
 
     def _train_epoch(self, batches: Iterable[Batch], stop: StopSignals) -> None:
         """Go through what is left of the epoch, or until a signal comes."""
@@ -157,34 +172,44 @@ class Trainer:
         self.model.train()
         total = sum(batch.num_graphs for batch in window)
         losses = {batch: loss for batch in window if (loss := self._backward(batch, total)) is not None}
-        if not self.scaler.is_enabled() and not self._gradient_is_finite():
+        if losses and not self._gradient_is_finite():
             losses = self._backward_one_by_one(list(losses), total)
-        num_used = sum(batch.num_graphs for batch in losses)
-        if num_used and self._step(num_used / total, list(losses)):
+        if losses:
+            num_used = sum(batch.num_graphs for batch in losses)
+            self._step(num_used / total)
             self.progress.squared_error += sum(losses.values())
             self.progress.num_used += num_used
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _backward(self, batch: Batch, total: int) -> float | None:
-        """Add the gradient of sum(loss) / total and return that sum; None for a batch that is skipped untouched."""
+    def _backward(self, batch: Batch, total: int, *, full_precision: bool = False) -> float | None:
+        """Add the gradient of sum(loss) / total and return that sum; None for a batch that is skipped untouched.
+
+        With full_precision neither autocast nor the fp16 gradient scale is used.
+        """
         on_device = batch.to(self.device)
-        with autocast(self.device, self.precision):
+        with autocast(self.device, torch.float32 if full_precision else self.precision):
             predicted = self.model(on_device)
         loss = squared_errors(predicted, on_device).sum()
         value = loss.item()
         if not math.isfinite(value):
             self._skip(batch, "loss")
             return None
-        self.scaler.scale(loss / total).backward()
+        loss = loss / total
+        (loss if full_precision else self.scaler.scale(loss)).backward()
         return value
 
     def _backward_one_by_one(self, batches: list[Batch], total: int) -> dict[Batch, float]:
-        """Each batch again, alone: keep the gradients that are finite, and name the batches whose are not."""
+        """Each batch again, alone: keep the gradients that are finite, and name the batches whose are not.
+
+        In fp16 the batches are run in full precision. When all are finite there, the gradient scale was too high:
+        it is halved and the window left out, which is normal now and then.
+        """
+        is_fp16 = self.scaler.is_enabled()
         losses: dict[Batch, float] = {}
         gradients: dict[nn.Parameter, Tensor] = {}
         for batch in batches:
             self.optimizer.zero_grad(set_to_none=True)
-            loss = self._backward(batch, total)
+            loss = self._backward(batch, total, full_precision=is_fp16)
             if loss is None:
                 continue
             if not self._gradient_is_finite():
@@ -193,19 +218,19 @@ class Trainer:
             losses[batch] = loss
             for parameter in self._with_gradient():
                 gradients[parameter] = gradients.get(parameter, 0) + parameter.grad
-        for parameter in self.model.parameters():
-            parameter.grad = gradients.get(parameter)
+        if is_fp16 and len(losses) == len(batches):
+            self._halve_scale(batches)
+            return {}
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient * self.scaler.get_scale()
         return losses
 
-    def _step(self, used_fraction: float, batches: list[Batch]) -> bool:
-        """Step with the gradient of the mean over what was used; False when fp16 gradients overflowed."""
+    def _step(self, used_fraction: float) -> None:
+        """Step with the gradient of the mean over what was used."""
         self.scaler.unscale_(self.optimizer)
         for parameter in self._with_gradient():
             parameter.grad /= used_fraction
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip_norm)
-        if not torch.isfinite(norm):
-            self._overflow(batches)
-            return False
+        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.progress.step += 1
@@ -213,18 +238,11 @@ class Trainer:
         if isinstance(self.scheduler, LambdaLR):
             self.scheduler.step()
         self.average.update(self.model, self.progress.step)
-        return True
 
-    def _overflow(self, batches: list[Batch]) -> None:
-        """No step. In fp16 the scale is halved, which is normal now and then: no limit counts it."""
-        if not self.scaler.is_enabled():
-            for batch in batches:
-                self._skip(batch, "gradient")
-            return
-        self.scaler.step(self.optimizer)  # sees the overflow that unscale_ found, and leaves the weights alone
-        self.scaler.update()
+    def _halve_scale(self, batches: list[Batch]) -> None:
+        self.scaler.update(self.scaler.get_scale() / 2)
+        self.progress.num_overflows += 1
         codes = [code for batch in batches for code in batch.codes]
-        self.progress.add_overflow(codes)
         log.info("fp16 gradient overflow, scale now %g: %s", self.scaler.get_scale(), _names(codes))
         if self.scaler.get_scale() < SMALLEST_SCALE:
             raise TrainingError(
@@ -263,11 +281,11 @@ class Trainer:
             self.scheduler.step(row["validation_rmse"] if math.isfinite(row["validation_rmse"]) else math.inf)
         log.info(epoch_line(row, self.settings.epochs, is_best=is_best))
         progress.start_epoch(progress.epoch + 1)
+        write_history(Path(self.output.results_dir), progress.history)
         # The best model first: should the run die between the two files, it is the newest whole state.
         if is_best:
-            self.save("model_best.pth.tar", stop)
-        self.save("checkpoint.pth.tar", stop)
-        write_history(Path(self.output.results_dir), progress.history)
+            self._try_to_save("model_best.pth.tar", stop)
+        self._try_to_save("checkpoint.pth.tar", stop)
 
     def _save_when_due(self, num_done: int, stop: StopSignals) -> None:
         flag, every = Path(self.output.manual_save_trigger_file), self.output.checkpoint_every_batches
@@ -275,17 +293,18 @@ class Trainer:
         asked = flag.exists()
         due = every and done // every > (done - num_done) // every and done < self.num_batches
         if asked or due:
-            path = self.save("checkpoint.pth.tar", stop)
+            self._try_to_save("checkpoint.pth.tar", stop)
         if asked:
             flag.unlink(missing_ok=True)
-            log.info("%s found: saved %s", flag.name, path)
+            log.info("%s found: saved to %s", flag.name, self.output.checkpoint_dir)
 
     def _with_gradient(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.grad is not None]
 
     def _gradient_is_finite(self) -> bool:
-        norms = [parameter.grad.norm() for parameter in self._with_gradient()]
-        return not norms or bool(torch.isfinite(torch.stack(norms)).all())
+        # The largest element, not the sum of squares, which overflows for gradients that clipping can still use.
+        gradients = [parameter.grad for parameter in self._with_gradient()]
+        return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=math.inf)))
 
     def _profiler(self) -> contextlib.AbstractContextManager:
         if not self.output.profile or self.progress.step:

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from src import cache as cache_module
+from src.atoms import StructureError
 from src.cache import GraphCache, build_cache, other_caches, protein_file
 from src.layouts import ComplexFiles, locate_complexes
 from src.settings import Settings
@@ -173,7 +174,7 @@ def test_a_source_file_that_was_deleted_is_a_row(settings: Settings, tmp_path: P
     build_these()
     ligand_path(tmp_path, "1bbb").unlink()
     cache = build_these()
-    assert [(row.code, row.stage) for row in cache.skipped] == [("1bbb", "ligand")]
+    assert [(row.code, row.stage) for row in cache.skipped] == [("1bbb", "files")]
     assert cache.num_built == 1
 
 
@@ -374,12 +375,44 @@ def test_every_failure_is_a_row_with_stage_and_reason(
         "1aaa": "ligand",
         "1bbb": "protein",
         "1ccc": "graph",
-        "1ddd": "protein",
+        "1ddd": "worker",
     }
     assert "1aaa_ligand.sdf" in rows["1aaa"][1]
     assert "1bbb_pocket.pdb" in rows["1bbb"][1]
     assert "within 6 Å" in rows["1ccc"][1]
-    assert rows["1ddd"][1] == "unexpected ZeroDivisionError: a bug"
+    assert rows["1ddd"][1] == "unexpected ZeroDivisionError at stage protein: a bug"
+
+
+@pytest.mark.parametrize("fault", [OSError(5, "Input/output error"), KeyError("a bug")])
+def test_a_fault_that_may_pass_is_tried_again(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    def failing(path: Path, **_: object) -> object:
+        if isinstance(fault, OSError):
+            raise StructureError(f"{path}: cannot be read") from fault
+        raise fault
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "read_protein", failing)
+        assert not build(settings).graphs
+    assert_whole(build(settings), settings)
+
+
+def test_running_out_of_memory_is_left_to_the_supervisor(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(cache_module, "read_protein", failing)
+    with pytest.raises(MemoryError):  # without workers nobody stands between; with them it becomes a row
+        build(settings)
+
+
+def test_graphs_of_another_rdkit_are_built_again(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    path = build(settings).folder / "manifest.json"
+    path.write_text(path.read_text().replace('"rdkit":"', '"rdkit":"1'))
+    cache = build(settings)
+    assert "made with RDKit 1" in caplog.text
+    assert cache.num_built == len(cache.graphs) > 0
 
 
 def test_a_failed_complex_is_tried_again_when_its_files_change(settings: Settings, tmp_path: Path) -> None:

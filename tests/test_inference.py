@@ -23,7 +23,7 @@ def test_auto_is_a_device_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None
     assert choose_device("auto").type == "cuda"
 
 
-@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7", "cuda:x", "mps", "tpu"])
+@pytest.mark.parametrize("name", ["cuda", "cuda:0", "cuda:7", "cuda:x", "mps", "tpu", "meta", "xpu"])
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)

@@ -27,9 +27,8 @@ def test_skips_are_counted_by_batch_in_a_row_and_by_code() -> None:
     progress = Progress()
     progress.add_skipped(("1aaa", "1bbb"))
     progress.add_skipped(("1aaa",))
-    progress.add_overflow(("1ccc",))
-    assert (progress.num_skipped, progress.skipped_in_a_row, progress.num_overflows) == (2, 2, 1)
-    assert progress.skipped_codes == {"1aaa": 2, "1bbb": 1, "1ccc": 1}
+    assert (progress.num_skipped, progress.skipped_in_a_row) == (2, 2)
+    assert progress.skipped_codes == {"1aaa": 2, "1bbb": 1}
 
 
 def test_a_new_epoch_starts_its_sums_and_keeps_the_rest() -> None:

@@ -103,3 +103,15 @@ def test_settings_from_a_strangers_checkpoint_are_checked(change: dict) -> None:
 def test_a_missing_field_in_a_checkpoint_is_named() -> None:
     with pytest.raises(SettingsError, match="pocket_radius is missing"):
         settings_from_dict(GraphSettings, {}, source="c.pth.tar")
+
+
+def test_values_of_a_checkpoint_that_contradict_each_other_are_refused() -> None:
+    values = {**as_dict(read_settings(CONFIG, root=ROOT).graph), "pocket_radius": 6.0}
+    with pytest.raises(SettingsError, match=r"c\.pth\.tar: .*pocket_radius = 6 must be larger"):
+        settings_from_dict(GraphSettings, values, source="c.pth.tar")
+
+
+def test_what_a_checkpoint_keeps_of_the_config_is_plain() -> None:
+    config = read_settings({**CONFIG, "results_dir": Path("out"), "affinity_kinds": ("Ki",)}, root=ROOT).config
+    assert (config["results_dir"], config["affinity_kinds"]) == ("out", ["Ki"])
+    assert config.keys() == CONFIG.keys()

@@ -19,7 +19,17 @@ import pytest
 import torch
 
 from src import storage
-from src.storage import StorageError, cause, read_plain, remove_temporaries, write_csv, write_plain, write_text
+from src.storage import (
+    StorageError,
+    cause,
+    prepare_folder,
+    read_plain,
+    remove_temporaries,
+    write_csv,
+    write_json,
+    write_plain,
+    write_text,
+)
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files")
 
@@ -408,6 +418,20 @@ def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
     write_csv(tmp_path / "t.csv", ["a"], [[text]])
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [["a"], [f"'{text}"]]
+
+
+def test_json_holds_no_nan(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"rmse": float("nan")})
+    assert not (tmp_path / "a.json").exists()
+
+
+def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(StorageError, match="file: cannot be used as a folder"):
+        prepare_folder(tmp_path / "file")
 
 
 def test_a_carriage_return_cannot_start_a_row(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from config import CONFIG
-from src.checkpoint import newest_checkpoint
+from src.checkpoint import CheckpointError, newest_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.settings import read_settings
 from src.training import Trainer, TrainingError, squared_errors
@@ -225,8 +225,71 @@ def test_a_gradient_scale_that_only_falls_stops_the_run(tmp_path: Path) -> None:
 
 
 def _endless_overflow(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
-    predicted.register_hook(lambda gradient: gradient * math.inf)
+    """Gradients that only half precision cannot hold."""
+    if torch.is_autocast_enabled("cpu"):
+        predicted.register_hook(lambda gradient: gradient * math.inf)
     return predicted * 1.0
+
+
+def test_one_poisoned_complex_neither_lowers_the_fp16_scale_nor_stops_the_others(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path, precision="fp16")
+    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
+    bad = make_batches(0)[1].codes
+
+    def spoil(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+        if batch.codes == bad:
+            predicted.register_hook(lambda gradient: gradient * math.nan)
+        return predicted * 1.0
+
+    trainer.model.spoil = spoil
+    trainer._train_window(make_batches(0)[:3])
+    assert trainer.progress.skipped_codes == dict.fromkeys(bad, 1)
+    assert trainer.progress.step == 1
+    assert trainer.scaler.get_scale() == 1.0
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+
+
+def test_huge_gradients_are_clipped_and_not_skipped(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.model.spoil = lambda batch, predicted: _times_gradient(predicted, 1e20)
+    trainer._train_window(make_batches(0)[:1])
+    assert trainer.progress.skipped_codes == {}
+    assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+
+
+def _times_gradient(predicted: torch.Tensor, factor: float) -> torch.Tensor:
+    predicted.register_hook(lambda gradient: gradient * factor)
+    return predicted * 1.0
+
+
+def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, calls = save_checkpoint, []
+
+    def failing(path: Path, state: dict, **options: bool) -> None:
+        calls.append(path.name)
+        if len(calls) in (1, 2):
+            raise CheckpointError(f"{path}: not saved: No space left on device")
+        real(path, state, **options)
+
+    monkeypatch.setattr("src.training.save_checkpoint", failing)
+    trainer = make_trainer(tmp_path)
+    assert trainer.fit(train_batches, VALIDATION) is None
+    assert trainer.finished
+    assert "No space left on device; training goes on (failure 2 of 3)" in caplog.text
+    assert newest_checkpoint(tmp_path / "checkpoints")[1]["progress"]["epoch"] == EPOCHS
+
+
+def test_a_disk_that_stays_full_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(path: Path, *_: object, **__: object) -> None:
+        raise CheckpointError("No space left on device")
+
+    monkeypatch.setattr("src.training.save_checkpoint", failing)
+    trainer = make_trainer(tmp_path)
+    with pytest.raises(CheckpointError):
+        trainer.fit(train_batches, VALIDATION)
+    assert trainer.progress.epoch <= 3
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
