@@ -6,11 +6,11 @@ import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import metadata
 from itertools import islice
 from pathlib import Path
 
 import numpy as np
-import rdkit
 import torch
 
 from src.checkpoint import FOR_PREDICTION, CheckpointError, load_checkpoint
@@ -142,10 +142,9 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
     except (SettingsError, ModelError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the model cannot be rebuilt: {error}") from error
     trained_with = state.get("versions", {}).get("rdkit")
-    if trained_with and trained_with != rdkit.__version__:
-        log.warning(
-            "trained with RDKit %s, this is %s: aromaticity and so scores may differ", trained_with, rdkit.__version__
-        )
+    here = metadata.version("rdkit")
+    if trained_with and trained_with != here:
+        log.warning("trained with RDKit %s, this is %s: aromaticity and so scores may differ", trained_with, here)
     chosen = choose_device(device)
     return Scorer(model.to(chosen).eval(), graph_settings, chosen, bool(state.get("dataset", {}).get("synthetic")))
 
