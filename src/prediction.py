@@ -103,7 +103,8 @@ class Scorer:
             graph, notes = build_graph(ligand.name, ligand, protein, self.graph_settings)
         except GraphError as error:
             return Prediction(ligand.name, **files, pk=None, warnings=(), failure=str(error)), None
-        warnings = (*geometry_warnings(graph, self.graph_settings), *notes)
+        partly = (f"the ligand is read by {ligand.road}",) if "partial" in ligand.road else ()
+        warnings = (*geometry_warnings(graph, self.graph_settings), *partly, *notes)
         return Prediction(ligand.name, **files, pk=None, warnings=warnings), graph
 
     def _score_chunk(self, chunk: Sequence[tuple[Prediction, ComplexGraph | None]]) -> Iterator[Prediction]:
