@@ -193,7 +193,7 @@ def _safe_cell(cell: object) -> object:
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:
-    """A copy of dicts and lists with tensors detached; what `load_checkpoint` would refuse raises."""
+    """A copy of dicts and lists with tensors detached; what `read_plain` would refuse raises."""
     kind = type(value)  # exact types: np.float64 is a float, and torch's version a str, that cannot be loaded
     if kind in PLAIN_VALUES:
         return value
@@ -209,7 +209,7 @@ def _plain(value: Any, where: str, depth: int) -> Any:
     if kind in (list, tuple):
         return kind(_plain(content, f"{where}[{i}]", depth - 1) for i, content in enumerate(value))
     raise StorageError(
-        f"{where} is a {kind.__module__}.{kind.__qualname__}; a checkpoint holds tensors, str, int, float, "
+        f"{where} is a {kind.__module__}.{kind.__qualname__}; such a file holds tensors, str, int, float, "
         "bool, None, bytes, list, tuple and dict only"
     )
 
@@ -241,13 +241,13 @@ def _check_archive(file: IO[bytes]) -> None:
     """Refuse what `torch.load` would misread, on the same open file: nobody can swap it in between."""
     size = os.fstat(file.fileno()).st_size
     if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-        raise StorageError(f"not a checkpoint (a zip file is expected; this has {size} bytes)")
+        raise StorageError(f"not a file of this program (a zip archive is expected; this has {size} bytes)")
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
         if len(entries) > MAX_ENTRIES or len({entry.filename for entry in entries}) != len(entries):
             raise StorageError(f"refused: {len(entries)} entries, too many or with repeated names")
         if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
-            raise StorageError("refused: its entries are compressed, which a checkpoint's never are")
+            raise StorageError("refused: its entries are compressed, which this program never does")
         if sum(entry.file_size for entry in entries) > 1.1 * size:
             raise StorageError("refused: its entries claim more bytes than the file has")
         damaged = archive.testzip()

@@ -331,7 +331,7 @@ def test_code_is_named_and_never_run(path: Path, depth: int) -> None:
 
 @pytest.mark.parametrize("legacy", [b"", b"hello", b"\x80\x02cposix\nsystem\nX\x01\x00\x00\x00aRq."])
 def test_other_kinds_of_files_are_named_as_such(path: Path, legacy: bytes) -> None:
-    with pytest.raises(StorageError, match="not a checkpoint"):
+    with pytest.raises(StorageError, match="not a file of this program"):
         read_bytes(path, legacy)
 
 

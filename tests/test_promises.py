@@ -1,0 +1,112 @@
+"""What the whole road from files to pK promises, with builder and model together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from src.atoms import Atoms
+from src.data_processing import build_graph
+from src.dataset import Example, collate
+from src.ligands import Ligand, read_ligand
+from src.model import AffinityModel, build_model
+from src.settings import GraphSettings, ModelSettings
+from src.structures import Protein, read_protein
+from tests.complexes import pdb_text, sdf_text
+
+GRAPH = GraphSettings(
+    pocket_radius=8.0,
+    interaction_cutoff=6.0,
+    near_cutoff=4.5,
+    max_neighbors=32,
+    keep_waters=True,
+    keep_ions=True,
+    keep_cofactors=True,
+)
+MODEL = ModelSettings(
+    hidden_channels=16,
+    num_layers=2,
+    num_heads=2,
+    num_rbf=8,
+    lmax=2,
+    vector_norm="rms",
+    dropout=0.0,
+    near_cutoff=4.5,
+    interaction_cutoff=6.0,
+)
+
+
+@pytest.fixture
+def complex_(tmp_path: Path) -> tuple[Ligand, Protein]:
+    (tmp_path / "p.pdb").write_text(pdb_text())
+    (tmp_path / "l.sdf").write_text(sdf_text())
+    return read_ligand([tmp_path / "l.sdf"]), read_protein(tmp_path / "p.pdb")
+
+
+@pytest.fixture
+def model() -> AffinityModel:
+    """A model whose every weight matters, so that a jump anywhere shows."""
+    torch.manual_seed(0)
+    model = build_model(MODEL)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    model.set_label_scale(6.0, 1.5, 0.02)
+    return model.eval()
+
+
+def placed(atoms: Atoms, turn: np.ndarray, shift: np.ndarray) -> Atoms:
+    return replace(atoms, pos=atoms.pos @ turn.T + shift)
+
+
+@torch.no_grad()
+def score(model: AffinityModel, ligand: Ligand, protein: Protein) -> float:
+    graph, _ = build_graph("test", ligand, protein, GRAPH)
+    return model(collate([Example(graph, math.nan)])).item()
+
+
+def way(model: AffinityModel, ligand: Ligand, protein: Protein, direction: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """pK with the ligand moved along a line, at each of the steps, Å."""
+    return np.array(
+        [
+            score(model, replace(ligand, atoms=placed(ligand.atoms, np.eye(3), step * direction)), protein)
+            for step in steps
+        ]
+    )
+
+
+def test_turning_and_shifting_the_whole_complex_changes_nothing(
+    complex_: tuple[Ligand, Protein], model: AffinityModel
+) -> None:
+    ligand, protein = complex_
+    turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    here = score(model, ligand, protein)
+    for shift in (np.zeros(3), np.array([10_000.0, -10_000.0, 10_000.0])):
+        there = score(
+            model,
+            replace(ligand, atoms=placed(ligand.atoms, turn, shift)),
+            replace(protein, atoms=placed(protein.atoms, turn, shift)),
+        )
+        assert there == pytest.approx(here, abs=1e-4)
+
+
+@pytest.mark.parametrize("direction", [(0.0, 1.0, 0.0), (0.6, 0.0, -0.8)])
+def test_pk_has_no_jump_on_the_way_out_of_the_pocket(
+    complex_: tuple[Ligand, Protein], model: AffinityModel, direction: tuple[float, ...]
+) -> None:
+    """Residues leave contact, fade and leave the pocket on the way; a jump would not shrink with the step."""
+    jumps = [
+        np.abs(np.diff(way(model, *complex_, np.array(direction), np.arange(0.0, 9.0, h)))).max() for h in (0.04, 0.01)
+    ]
+    assert jumps[0] > 1e-4  # the prediction does change
+    assert jumps[1] < 0.35 * jumps[0]
+
+
+def test_pk_goes_to_one_constant_as_the_ligand_leaves(complex_: tuple[Ligand, Protein], model: AffinityModel) -> None:
+    far = way(model, *complex_, np.array([0.0, 1.0, 0.0]), np.array([25.0, 60.0, 5000.0]))
+    assert far == pytest.approx(np.full(3, model.constant.item()), abs=1e-6)
