@@ -1,8 +1,13 @@
-"""One thread for torch, here and in the programs that tests start: threads only wait for each other on tiny batches."""
+"""The same conditions wherever the tests run: one thread for torch, and Ctrl+C that arrives.
+
+Threads only wait for each other on tiny batches. A shell that starts the tests in the background lets them, and all
+programs they start, ignore Ctrl+C, which tests send.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -10,3 +15,4 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 torch.set_num_threads(1)
+signal.signal(signal.SIGINT, signal.default_int_handler)
