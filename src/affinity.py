@@ -209,7 +209,7 @@ def is_content(text: str) -> bool:
 def collect(
     path: Path, lines: Iterable[tuple[int, str]], parse: Callable[[str], tuple[IndexEntry, float | None]]
 ) -> Index:
-    """Read every line that is neither empty nor a comment; the first of several lines with one code is kept.
+    """Read every line that is neither empty nor a comment; of several lines with one code the first is kept.
 
     Args:
         parse: one line -> its entry, and by how much (pK) its two affinities differ, None for a single one.
@@ -221,7 +221,6 @@ def collect(
     entries: dict[str, IndexEntry] = {}
     bad_lines: list[BadLine] = []
     differing: list[str] = []
-    repeated = 0
     for number, text in lines:
         if not is_content(text):
             continue
@@ -232,9 +231,10 @@ def collect(
                 raise PDBbindError("control characters: not a line of text")
             entry, difference = parse(text)
             first = entries.setdefault(entry.code.lower(), entry)
-            repeated += first is not entry
-            if first.relation != entry.relation or abs(first.pk - entry.pk) > PK_TOLERANCE:
-                raise PDBbindError(f"{entry.code} came before with another label (pK {first.pk:.2f}), which is kept")
+            if first is not entry:
+                same = first.relation == entry.relation and abs(first.pk - entry.pk) <= PK_TOLERANCE
+                label = "the same label" if same else f"another label (pK {first.pk:.2f}), which is kept"
+                raise PDBbindError(f"{entry.code} came before with {label}")
         except PDBbindError as error:
             bad_lines.append(BadLine(number, _printable(text, 120), str(error)))
             continue
@@ -246,8 +246,6 @@ def collect(
     if differing:
         shown = ", ".join(differing[:5])
         log.warning("%s: pK and concentration differ in %d lines: %s", path, len(differing), shown)
-    if repeated:
-        log.warning("%s: %d lines repeat a code; its first line is used", path, repeated)
     return Index(tuple(entries.values()), tuple(bad_lines))
 
 

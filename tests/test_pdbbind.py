@@ -149,11 +149,10 @@ def test_extended_pdb_code(tmp_path):
     assert read_line(tmp_path, "PDB_00001ABC 2.0 2001 Kd=1nM").code == "pdb_00001abc"
 
 
-def test_repeated_code_with_the_same_label_is_counted_once(tmp_path, caplog):
+def test_repeated_code_with_the_same_label_is_a_row_of_its_own(tmp_path):
     index = read_index(write(tmp_path / "index", GOOD + "1ABC 1.50 2003 9.01 // same within 0.02\n"))
     assert [(entry.code, entry.resolution) for entry in index.entries] == [("1abc", 2.0)]
-    assert index.bad_lines == ()
-    assert "1 lines repeat a code" in caplog.text
+    assert [bad.reason for bad in index.bad_lines] == ["1abc came before with the same label"]
 
 
 @pytest.mark.parametrize(("stated", "warned"), [("9.00", False), ("9.02", False), ("9.05", True), ("6.00", True)])
