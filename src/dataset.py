@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import signal
 from collections import Counter
 from collections.abc import Sequence
@@ -123,7 +122,7 @@ def audit(dataset: Dataset) -> str:
     roads = Counter(dataset.cache.ligand_roads.values())
     lines.append("  ligands read as       " + ", ".join(f"{road}: {count}" for road, count in roads.most_common()))
     if dataset.cache.notes:
-        lines.append(f"  with remarks          {len(dataset.cache.notes)}, such as: {_commonest(dataset.cache.notes)}")
+        lines.append(f"  with remarks          {len(dataset.cache.notes)}, in manifest.json")
     if dataset.examples:
         atoms = np.array([example.graph.num_atoms for example in dataset.examples])
         edges = np.array([example.graph.num_edges for example in dataset.examples])
@@ -252,12 +251,6 @@ def collate(examples: Sequence[Example]) -> Batch:
         pk=torch.tensor([example.pk for example in examples], dtype=torch.float32),
         bound=torch.tensor([example.bound for example in examples], dtype=torch.float32),
     )
-
-
-def _commonest(notes: dict[str, tuple[str, ...]]) -> str:
-    """The remarks that most complexes have, numbers left out so that they can be counted."""
-    kinds = Counter(re.sub(r"\S*\d\S*", "…", note) for some in notes.values() for note in some)
-    return "; ".join(f"{kind} ({count})" for kind, count in kinds.most_common(3))
 
 
 def _with_files(
