@@ -8,11 +8,10 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import rdkit
 import torch
 from tqdm import tqdm
@@ -22,6 +21,7 @@ from src.data_processing import DATA_PROCESSING_VERSION, GraphError, build_graph
 from src.graph import ComplexGraph
 from src.layouts import ComplexFiles
 from src.ligands import read_ligand
+from src.packing import PackedGraph, join, pack, unpack
 from src.settings import GraphSettings, ProcessingSettings, as_dict
 from src.storage import StorageError, read_plain, write_plain, write_text
 from src.structures import read_protein
@@ -31,22 +31,6 @@ log = logging.getLogger(__name__)
 
 SHARD_SIZE = 256  # graphs in one file; a kill loses these and what was finished behind a slower complex
 RETRIED = "worker"  # stage of faults that may be the machine's: such a complex is tried again in the next run
-
-# Arrays of one graph in a shard; all graphs of the shard are concatenated along the first axis.
-# A pair list is stored as the second atom of each pair and, for each first atom, its number of pairs.
-_ARRAYS = (
-    "pos",
-    "features",
-    "fade",
-    "ligand_bonds",
-    "ligand_bond_types",
-    "protein_bonds",
-    "near_counts",
-    "near_second",
-    "contact_counts",
-    "contact_second",
-)
-
 
 _ENTRY_FORM = {"shard": str, "road": str, "notes": list, "sources": list}
 _SKIPPED_FORM = {"code": str, "stage": str, "reason": str, "sources": list}
@@ -63,14 +47,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class _Built:
-    """One graph as a worker sends it: plain arrays, since tensors would travel through shared memory."""
+    """One graph as a worker sends it."""
 
-    code: str
-    smiles: str
-    num_ligand_atoms: int
-    arrays: dict[str, np.ndarray]
+    graph: PackedGraph
     road: str
     notes: tuple[str, ...]
+
+    @property
+    def code(self) -> str:
+        return self.graph.code
 
 
 @dataclass(frozen=True)
@@ -176,7 +161,7 @@ def _read_and_build(files: ComplexFiles, structure: str, settings: GraphSettings
     except Exception as error:  # one odd file among 20,000 must not stop the run; the row names the fault
         log.exception("%s: unexpected error", files.code)
         return Skipped(files.code, RETRIED, f"unexpected {type(error).__name__} at stage {stage}: {error}")
-    return _Built(files.code, graph.smiles, graph.num_ligand_atoms, _to_arrays(graph), ligand.road, notes)
+    return _Built(pack(graph), ligand.road, notes)
 
 
 class _Folder:
@@ -224,9 +209,9 @@ class _Folder:
                 self.skipped[result.code] = {**asdict(result), "sources": sources}
         if built:
             shard = f"graphs-{1 + max((int(e['shard'][7:12]) for e in self.entries.values()), default=-1):05d}.pt"
-            packed = _pack([result for result, _ in built])
-            write_plain(self.folder / shard, packed)
-            for graph, (result, sources) in zip(_unpack(packed), built, strict=True):
+            joined = join([result.graph for result, _ in built])
+            write_plain(self.folder / shard, joined)
+            for graph, (result, sources) in zip(unpack(joined), built, strict=True):
                 self.graphs[result.code] = graph
                 self.entries[result.code] = {
                     "shard": shard,
@@ -274,7 +259,7 @@ class _Folder:
         for shard in sorted({entry["shard"] for entry in self.entries.values()}):
             of_shard = {code: entry for code, entry in self.entries.items() if entry["shard"] == shard}
             try:
-                rows = {graph.code: graph for graph in _unpack(read_plain(self.folder / shard))}
+                rows = {graph.code: graph for graph in unpack(read_plain(self.folder / shard))}
                 _require_finite(rows.values())
                 self.graphs.update({code: rows[code] for code in of_shard})
             except (StorageError, KeyError, RuntimeError) as error:
@@ -338,57 +323,3 @@ def _unchanged(sources: list, files: ComplexFiles, structure: str) -> bool:
         if stat.st_size != size or (stat.st_mtime_ns != mtime_ns and _content_hash(path) != content):
             return False
     return True
-
-
-def _to_arrays(graph: ComplexGraph) -> dict[str, np.ndarray]:
-    near, contacts = graph.near_pairs.numpy(), graph.contacts.numpy()
-    return {
-        "pos": graph.pos.numpy(),
-        "features": graph.features.numpy(),
-        "fade": graph.fade.numpy(),
-        "ligand_bonds": graph.ligand_bonds.numpy().T,
-        "ligand_bond_types": graph.ligand_bond_types.numpy(),
-        "protein_bonds": graph.protein_bonds.numpy().T,
-        "near_counts": np.bincount(near[0], minlength=graph.num_atoms).astype(np.int16),
-        "near_second": near[1],
-        "contact_counts": np.bincount(contacts[0], minlength=graph.num_ligand_atoms).astype(np.int16),
-        "contact_second": contacts[1],
-    }
-
-
-def _pack(built: Sequence[_Built]) -> dict:
-    packed: dict = {
-        "codes": [one.code for one in built],
-        "smiles": [one.smiles for one in built],
-        "num_ligand_atoms": torch.tensor([one.num_ligand_atoms for one in built], dtype=torch.int32),
-        "lengths": torch.tensor(
-            [[len(one.arrays[name]) for name in _ARRAYS] for one in built], dtype=torch.int32
-        ),  # [graphs, arrays]
-    }
-    for name in _ARRAYS:
-        packed[name] = torch.from_numpy(np.concatenate([one.arrays[name] for one in built]))
-    return packed
-
-
-def _unpack(packed: dict) -> Iterator[ComplexGraph]:
-    parts = {name: packed[name].split(packed["lengths"][:, column].tolist()) for column, name in enumerate(_ARRAYS)}
-    num_ligand_atoms = packed["num_ligand_atoms"].tolist()
-    for row, (code, smiles) in enumerate(zip(packed["codes"], packed["smiles"], strict=True)):
-        yield ComplexGraph(
-            code=code,
-            smiles=smiles,
-            num_ligand_atoms=num_ligand_atoms[row],
-            pos=parts["pos"][row],
-            features=parts["features"][row],
-            fade=parts["fade"][row],
-            ligand_bonds=parts["ligand_bonds"][row].T,
-            ligand_bond_types=parts["ligand_bond_types"][row],
-            protein_bonds=parts["protein_bonds"][row].T,
-            near_pairs=_pair_list(parts["near_counts"][row], parts["near_second"][row]),
-            contacts=_pair_list(parts["contact_counts"][row], parts["contact_second"][row]),
-        )
-
-
-def _pair_list(counts: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    first = torch.repeat_interleave(torch.arange(len(counts), dtype=torch.int16), counts.long())
-    return torch.stack([first, second])

@@ -20,7 +20,7 @@ structures ligands tables
 records ligand_typing layouts
 residues affinity
 atoms message_passing workers checkpoint demo_poses
-storage stop_signals
+storage stop_signals packing
 settings graph
 """
 LEVEL = {name: -number for number, line in enumerate(LINES.split("\n")) for name in line.split()}

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
@@ -467,11 +466,3 @@ def test_notes_are_kept(settings: Settings, tmp_path: Path) -> None:
 def test_an_empty_list_of_complexes_is_an_empty_cache(settings: Settings) -> None:
     cache = build(settings, [])
     assert (cache.graphs, cache.skipped, cache.num_built) == ({}, (), 0)
-
-
-def test_pair_lists_are_packed_by_their_first_atom() -> None:
-    counts, second = torch.tensor([2, 0, 1], dtype=torch.int16), torch.tensor([5, 6, 7], dtype=torch.int16)
-    pairs = cache_module._pair_list(counts, second)
-    assert pairs.tolist() == [[0, 0, 2], [5, 6, 7]]
-    assert pairs.dtype == torch.int16
-    assert np.array_equal(np.bincount(pairs[0].numpy(), minlength=3), counts.numpy())
