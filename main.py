@@ -218,7 +218,12 @@ def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
 def _log_other_caches(settings: Settings, dataset: Dataset) -> None:
     log.info("data processing version %s, graphs in %s", DATA_PROCESSING_VERSION, dataset.cache.folder)
     for folder, size, command in other_caches(Path(settings.processing.processed_data_dir), dataset.cache.folder):
-        log.warning("%s holds %.1f MB of graphs made otherwise; delete with: %s", folder, size / 1e6, command)
+        log.warning(
+            "%s holds %.1f MB of graphs of other settings or versions; if no run needs them, delete with: %s",
+            folder,
+            size / 1e6,
+            command,
+        )
 
 
 def _predict_command(files: ComplexFiles, checkpoint: Path) -> str:

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see main.py
 
 log = logging.getLogger("predict")
 
+BEST_MODEL = Path(__file__).resolve().parent / "checkpoints" / "model_best.pth.tar"
 SYNTHETIC = (
     "this model was trained on the synthetic demo set: its numbers show that the program works, "
     "they say nothing about real complexes"
@@ -48,7 +49,10 @@ def _score(options: argparse.Namespace) -> int:
     import torch
 
     from src.prediction import load_scorer, sentence
+    from src.storage import prepare_folder
 
+    if options.output:
+        prepare_folder(options.output.parent)  # before hours of scoring, not after
     scorer = load_scorer(options.checkpoint, options.device)
     if scorer.trained_on_synthetic_data:
         log.warning("%s", SYNTHETIC)
@@ -88,7 +92,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         help=".sdf or .mol2 with the pose, also .gz; a file with several molecules gives a row for each",
     )
-    parser.add_argument("--checkpoint", type=Path, default=Path("checkpoints/model_best.pth.tar"))
+    parser.add_argument("--checkpoint", type=Path, default=BEST_MODEL)
     parser.add_argument("--output", type=_table, help="also write the rows to this .csv or .json file")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     parser.add_argument("--batch_size", type=_count, default=16, help="poses scored at once (default: 16)")

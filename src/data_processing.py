@@ -73,7 +73,7 @@ def build_graph(
             contact_pairs(ligand.atoms.pos, pocket.pos, settings.interaction_cutoff) + np.array([[0], [num_ligand]])
         ),
     )
-    notes = [f"{label} of the protein file is a copy of the ligand and was left out" for label in copies]
+    notes = [f"{label} of the protein file lies where the ligand is and was left out" for label in copies]
     return graph, (*ligand.notes, *protein.notes, *notes)
 
 

@@ -74,7 +74,7 @@ def check_same_run(facts: dict[str, Any], state: dict[str, Any], path: Path) -> 
     if faults:
         raise CheckpointError(
             f"{path} belongs to another run:\n  " + "\n  ".join(faults) + "\nGo back to its settings, choose "
-            "another checkpoint_dir, or start over with: python main.py --fresh (keeps the old files in a subfolder)"
+            "another checkpoint_dir, or add --fresh to the same command to start over (the old files are kept)"
         )
     free = [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in changed]
     if free:

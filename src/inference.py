@@ -25,9 +25,9 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(f"device = {name!r}: {error}") from error
-    if device.type not in ("cpu", "cuda", "mps"):
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"device = {name!r}: must be auto, cpu, cuda, cuda:<number> or mps")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise DeviceError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA GPUs")

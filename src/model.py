@@ -61,10 +61,6 @@ def build_model(settings: ModelSettings) -> AffinityModel:
     Raises:
         ModelError: the settings do not fit together.
     """
-    if settings.hidden_channels % settings.num_heads:
-        raise ModelError(
-            f"hidden_channels must be a multiple of num_heads, got {settings.hidden_channels} and {settings.num_heads}"
-        )
     if settings.lmax not in DEGREE_SLICES:
         raise ModelError(f"lmax must be 1 or 2, got {settings.lmax}")
     if settings.vector_norm not in VECTOR_NORMS:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Iterable
@@ -30,6 +31,8 @@ from src.affinity import (
 from src.layouts import ComplexFiles, list_index_candidates, locate_complexes
 from src.tables import has_labels, is_table, read_table
 
+log = logging.getLogger(__name__)
+
 _LIGAND_NAME = re.compile(r"\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
 _COVALENT = re.compile(r"(?<!non)(?<!non-)(?<!non )(?<!not )covalent", re.IGNORECASE)
 
@@ -41,6 +44,7 @@ def read_dataset(root: Path, index_file: Path | None) -> tuple[Index, dict[str, 
         PDBbindError: no usable index, or root is not a folder.
     """
     path = find_index(root) if index_file is None else index_file
+    log.info("labels from %s", path)
     index, files = read_table(path, root) if is_table(path) else (read_index(path), {})
     unplaced = [entry.code for entry in index.entries if entry.code not in files]
     return index, files | (locate_complexes(root, unplaced) if unplaced else {})

@@ -129,6 +129,8 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
         CheckpointError: when the file is damaged, unsafe or incomplete, or when this program builds other graphs
             than those the model was trained on.
     """
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; train with main.py first, or give another --checkpoint")
     state = load_checkpoint(path, required=FOR_PREDICTION)
     if state["data_version"] != DATA_PROCESSING_VERSION:
         raise CheckpointError(

@@ -100,6 +100,14 @@ class DataSettings:
     train_split: float = _setting("train_split", _number(0, 1, above=True))
     validation_split: float = _setting("validation_split", _number(0, 1, above=True))
 
+    def __post_init__(self) -> None:
+        if self.index_file is not None and self.dataset_path is None:
+            raise ValueError("index_file is set but dataset_path is not: name the folder with the complexes")
+        if self.train_split + self.validation_split > 1:
+            raise ValueError(
+                f"train_split + validation_split = {self.train_split + self.validation_split:g} must not exceed 1"
+            )
+
 
 @dataclass(frozen=True)
 class GraphSettings:
@@ -144,6 +152,13 @@ class ModelSettings:
     dropout: float = _setting("dropout_rate", _number(0, 0.9))
     near_cutoff: float = _setting("visnet_cutoff", _number(1, 10))  # Å
     interaction_cutoff: float = _setting("interaction_cutoff", _number(2, 10))  # Å
+
+    def __post_init__(self) -> None:
+        if self.hidden_channels % self.num_heads:
+            raise ValueError(
+                f"visnet_hidden_channels = {self.hidden_channels} must be a multiple of "
+                f"visnet_num_heads = {self.num_heads}"
+            )
 
 
 @dataclass(frozen=True)
@@ -222,8 +237,6 @@ def read_settings(config: Mapping[str, Any], *, root: Path) -> Settings:
     faults += [f"{key} is missing from CONFIG" for key in _KNOWN_KEYS if key not in config]
     groups = {name: _read_group(group, config, faults) for name, group in _GROUPS.items()}
     faults = list(dict.fromkeys(faults))
-    if not faults:
-        faults = _contradictions(config)
     if faults:
         raise SettingsError(f"CONFIG has {len(faults)} fault{'s' * (len(faults) > 1)}:\n  " + "\n  ".join(faults))
     checked = {one.metadata["key"]: getattr(group, one.name) for group in groups.values() for one in fields(group)}
@@ -294,19 +307,3 @@ def _resolve_paths(group: Any, root: Path) -> Any:
 def _unknown(key: Any) -> str:
     nearest = difflib.get_close_matches(str(key), _KNOWN_KEYS, n=1, cutoff=0.5)
     return f"{key!r} is not a setting" + (f"; did you mean {nearest[0]!r}?" if nearest else "")
-
-
-def _contradictions(config: Mapping[str, Any]) -> list[str]:
-    faults = []
-    if config["index_file"] is not None and config["dataset_path"] is None:
-        faults.append("index_file is set but dataset_path is not: name the folder with the complexes")
-    if config["visnet_hidden_channels"] % config["visnet_num_heads"]:
-        faults.append(
-            f"visnet_hidden_channels = {config['visnet_hidden_channels']} must be a multiple of "
-            f"visnet_num_heads = {config['visnet_num_heads']}"
-        )
-    if config["train_split"] + config["validation_split"] > 1:
-        faults.append(
-            f"train_split + validation_split = {config['train_split'] + config['validation_split']:g} must not exceed 1"
-        )
-    return faults

@@ -65,12 +65,13 @@ def batches(sizes: list[int]) -> list:
 
 
 def test_predictions_come_in_order_whatever_the_batches() -> None:
+    torch.manual_seed(0)
     model = scattered(build_model(tiny_settings(num_layers=1, dropout=0.5)))
     predicted, measured = predict_batches(model, batches([2, 1, 2]), CPU)
     assert measured.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     alone, _ = predict_batches(model, batches([1] * 5), CPU)
-    np.testing.assert_allclose(predicted, alone, atol=1e-5)
-    assert np.ptp(predicted) > 1e-3
+    np.testing.assert_allclose(predicted, alone, atol=1e-6)
+    assert np.ptp(predicted) > 1e-4
 
 
 def test_predicting_uses_no_dropout_no_gradient_and_no_random_number() -> None:

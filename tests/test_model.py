@@ -355,7 +355,6 @@ def test_forward_and_backward_never_wait_for_the_device(norm):
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"hidden_channels": 18}, "multiple of num_heads"),
         ({"lmax": 3}, "lmax"),
         ({"vector_norm": "batch"}, "max_min"),
         ({"num_layers": 0}, "num_layers"),

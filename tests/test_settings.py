@@ -81,6 +81,12 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict, message:
         read_settings({**CONFIG, **changes}, root=ROOT)
 
 
+def test_values_that_contradict_each_other_are_listed_with_other_faults() -> None:
+    faulty = {**CONFIG, "epochs": 0, "visnet_hidden_channels": 30, "pocket_radius": 5.0}
+    with pytest.raises(SettingsError, match=r"(?s)3 faults.*multiple.*"):
+        read_settings(faulty, root=ROOT)
+
+
 def test_relative_paths_start_from_the_root_and_absolute_ones_stay() -> None:
     settings = read_settings({**CONFIG, "results_dir": "out", "dataset_path": "/abs/set"}, root=ROOT)
     assert Path(settings.output.results_dir) == ROOT / "out"
