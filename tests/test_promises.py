@@ -15,19 +15,12 @@ from src.data_processing import build_graph
 from src.dataset import Example, collate
 from src.ligands import Ligand, read_ligand
 from src.model import AffinityModel, build_model
-from src.settings import GraphSettings, ModelSettings
+from src.settings import ModelSettings
 from src.structures import Protein, read_protein
 from tests.complexes import pdb_text, sdf_text
+from tests.test_data_processing import SETTINGS
 
-GRAPH = GraphSettings(
-    pocket_radius=8.0,
-    interaction_cutoff=6.0,
-    near_cutoff=4.5,
-    max_neighbors=32,
-    keep_waters=True,
-    keep_ions=True,
-    keep_cofactors=True,
-)
+GRAPH = replace(SETTINGS, keep_waters=True)
 MODEL = ModelSettings(
     hidden_channels=16,
     num_layers=2,

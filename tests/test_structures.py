@@ -65,7 +65,7 @@ def column(protein, name):
     return protein.atoms.features[:, FEATURE_COLUMN[name]].tolist()
 
 
-def same(one, other):
+def assert_same_atoms(one, other):
     arrays = ("pos", "features", "residue_index", "bonds", "bond_types")
     assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
     assert one.residue_labels == other.residue_labels
@@ -171,7 +171,7 @@ def test_order_of_the_file_does_not_matter(read):
     text = alanine(2, 5.5) + alanine(1) + alanine(1, 30.0, chain="B")
     lines = text.splitlines(keepends=True)
     mixed = [lines[number] for number in np.random.default_rng(0).permutation(len(lines))]
-    same(read(text).atoms, read("".join(mixed)).atoms)
+    assert_same_atoms(read(text).atoms, read("".join(mixed)).atoms)
 
 
 def test_every_side_is_typed(read):
@@ -215,7 +215,7 @@ def test_every_side_is_typed(read):
 
 def test_hydrogens_and_deuterium_are_dropped(read):
     text = alanine() + line("H") + line("HA", element="D") + line("1HB ", element="") + line("HB2", element="")
-    same(read(text).atoms, read(alanine()).atoms)
+    assert_same_atoms(read(text).atoms, read(alanine()).atoms)
 
 
 def test_unknown_element_is_0_with_a_note(read):
@@ -282,7 +282,7 @@ def test_crop_before_parsing_changes_nothing(read, monkeypatch):
     cropped = [read(text, **each).atoms for each in options]
     monkeypatch.setattr(records, "_rows_to_parse", lambda table, tree, radius: np.ones(len(table.pos), dtype=bool))
     for atoms, each in zip(cropped, options, strict=True):
-        same(atoms, read(text, **each).atoms)
+        assert_same_atoms(atoms, read(text, **each).atoms)
         assert len(atoms) > 0
 
 
@@ -297,16 +297,18 @@ def test_large_assembly_near_a_ligand_is_fast(read):
 def test_line_forms(read):
     text = alanine(1) + alanine(2, 5.5)
     expected = read(text).atoms
-    same(expected, read(text.replace("\n", "\r\n")).atoms)
-    same(expected, read("".join(row[:54] + "\n" for row in text.splitlines())).atoms)
-    same(expected, read(text.replace("ATOM  ", "atom  ").replace("ALA", "ala").replace(" CA ", " ca ")).atoms)
-    same(expected, read("REMARK caf\xe9\n".encode("latin-1") + text.encode()).atoms)
-    same(
+    assert_same_atoms(expected, read(text.replace("\n", "\r\n")).atoms)
+    assert_same_atoms(expected, read("".join(row[:54] + "\n" for row in text.splitlines())).atoms)
+    assert_same_atoms(
+        expected, read(text.replace("ATOM  ", "atom  ").replace("ALA", "ala").replace(" CA ", " ca ")).atoms
+    )
+    assert_same_atoms(expected, read("REMARK caf\xe9\n".encode("latin-1") + text.encode()).atoms)
+    assert_same_atoms(
         expected,
         read("".join(row[:72] + "\xe9" + row[73:] + "\n" for row in text.splitlines()).encode("latin-1")).atoms,
     )
-    same(expected, read("".join(row[:6] + "*****" + row[11:] + "\n" for row in text.splitlines())).atoms)
-    same(expected, read("".join(row[:6] + "A0000" + row[11:] + "\n" for row in text.splitlines())).atoms)
+    assert_same_atoms(expected, read("".join(row[:6] + "*****" + row[11:] + "\n" for row in text.splitlines())).atoms)
+    assert_same_atoms(expected, read("".join(row[:6] + "A0000" + row[11:] + "\n" for row in text.splitlines())).atoms)
 
 
 @pytest.mark.parametrize("chain", [" ", "a", "1"])
@@ -433,10 +435,10 @@ def test_pdb_and_mmcif_give_the_same_atoms_under_any_name(read, name):
     for text in (RICH, mmcif(RICH)):
         data = gzip.compress(text.encode()) if name.endswith(".gz") else text
         found = read(data, name)
-        same(expected.atoms, found.atoms)
+        assert_same_atoms(expected.atoms, found.atoms)
         assert expected.notes == found.notes
     near = np.zeros((1, 3))
-    same(read(RICH, near=near, radius=4.0).atoms, read(mmcif(RICH), near=near, radius=4.0).atoms)
+    assert_same_atoms(read(RICH, near=near, radius=4.0).atoms, read(mmcif(RICH), near=near, radius=4.0).atoms)
 
 
 def test_mmcif_models_labels_and_deviations(read):
@@ -446,7 +448,7 @@ def test_mmcif_models_labels_and_deviations(read):
     )
     protein = read(two)
     assert "2 models, first used" in protein.notes
-    same(protein.atoms, read(RICH).atoms)
+    assert_same_atoms(protein.atoms, read(RICH).atoms)
     labels = mmcif(alanine(7)).replace("auth_asym_id", "other").replace("auth_seq_id", "label_seq_id")
     assert read(labels).atoms.residue_labels == ("Z:ALA7",)
     assert read(mmcif(alanine()).replace("1.400", "1.400(3)")).atoms.pos[1].tolist() == [1.4, 0.0, 0.0]
@@ -503,7 +505,7 @@ def test_whole_protein_and_pocket_give_the_same_atoms():
         ligand = read_ligand([path.parent / f"{code}_ligand.sdf", *path.parent.glob("*_ligand.mol2")])
         near = {"near": ligand.atoms.pos, "radius": 8.0}
         pocket = read_protein(path.parent / f"{code}_pocket.pdb", **near).atoms
-        same(read_protein(path, **near).atoms, pocket)
+        assert_same_atoms(read_protein(path, **near).atoms, pocket)
         assert len(pocket) > 50
 
 
@@ -514,4 +516,4 @@ def test_crop_changes_nothing_on_real_proteins(monkeypatch):
     cropped = [read_protein(path, near=near, radius=8.0).atoms for path, near in zip(paths, points, strict=True)]
     monkeypatch.setattr(records, "_rows_to_parse", lambda table, tree, radius: np.ones(len(table.pos), dtype=bool))
     for path, near, atoms in zip(paths, points, cropped, strict=True):
-        same(atoms, read_protein(path, near=near, radius=8.0).atoms)
+        assert_same_atoms(atoms, read_protein(path, near=near, radius=8.0).atoms)
