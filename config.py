@@ -75,6 +75,9 @@ CONFIG = {
     "gradient_clip_norm": 10.0,
     "ema_decay": 0.98,  # moving average of the weights, used to validate and predict; 0 = off
     "early_stopping_patience": 20,  # epochs without a better validation RMSE; 0 = never stop early
+    "max_atoms_per_batch": None,  # a batch that would hold more atoms is closed earlier; None = no limit
+    "max_edges_per_batch": None,  # the same for directed edges
+    "message_passing": "auto",  # 'fast', 'lean' (least memory) or 'auto' (the fastest that fits)
     "precision": "auto",  # 'fp32', 'bf16', 'fp16' or 'auto' (GPU: bf16, else fp16; CPU: fp32)
     "device": "auto",  # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
     "loader_num_workers": 0,  # processes that collate batches; the graphs are in memory, 0 is fast

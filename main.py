@@ -2,6 +2,7 @@
 
 python main.py                    train with config.py, or go on where the last run stopped
 python main.py --check-data       build the graphs, print what is used and what is not, and stop
+python main.py --plan             print what batches need, what fits and what to set, and stop
 python main.py --set epochs=5     change a setting for this run
 python main.py --fresh            start over; earlier checkpoints are moved into a subfolder
 """
@@ -18,9 +19,9 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-# Before torch: its threads then sleep while they wait for each other. Spinning, they lose a factor of 2 to 50 when
-# another program wants the same cores.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Before torch: how long its threads spin while they wait for each other. Without spinning, short operations take three
+# times as long; spinning for milliseconds, which is the default, loses up to 50 times beside another program.
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 import torch
 from tqdm.contrib.logging import logging_redirect_tqdm
@@ -29,17 +30,24 @@ from config import CONFIG
 from src.affinity import PDBbindError
 from src.cache import other_caches
 from src.checkpoint import CheckpointError, newest_checkpoint
+from src.compilation import fastest_kernels
 from src.data_processing import DATA_PROCESSING_VERSION
 from src.dataset import (
     Dataset,
     DatasetError,
+    Example,
     audit,
+    batch_budget,
+    batch_counts,
+    collate,
     epoch_batches,
+    graph_sizes,
     in_order,
     load_dataset,
     make_loader,
     measured_pk,
     split_dataset,
+    warn_of_oversized,
 )
 from src.demo import DemoError, write_demo
 from src.evaluation import baseline_predictions, metrics_with_intervals, results_table
@@ -47,6 +55,8 @@ from src.experiment import check_same_run, run_facts, set_aside
 from src.graph import Batch
 from src.inference import DeviceError, choose_device, predict_batches
 from src.layouts import ComplexFiles
+from src.memory_plan import plan_memory, plan_text, resolve_auto
+from src.message_passing import EAGER
 from src.model import build_model
 from src.prediction import load_scorer
 from src.settings import Settings, SettingsError, read_settings
@@ -67,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with logging_redirect_tqdm():
             settings = read_settings({**CONFIG, **dict(options.set)}, root=ROOT)
-            return run(settings, check_data=options.check_data, fresh=options.fresh)
+            return run(settings, check_data=options.check_data, plan=options.plan, fresh=options.fresh)
     except (
         SettingsError,
         PDBbindError,
@@ -84,18 +94,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("training stopped: %s", error)
         return 1
     except torch.OutOfMemoryError as error:
-        log.error("the memory of the GPU is full: lower batch_size and raise gradient_accumulation_steps (%s)", error)
+        log.error(
+            "the memory is full: use message_passing = 'lean' or device = 'cpu', or start a new run with a lower "
+            "batch_size and more gradient_accumulation_steps (%s)",
+            error,
+        )
         return 1
     except KeyboardInterrupt:
         log.error("stopped; the graphs and checkpoints written so far are kept. Go on with: %s", _this_command())
         return 130
 
 
-def run(settings: Settings, *, check_data: bool = False, fresh: bool = False) -> int:
+def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fresh: bool = False) -> int:
     """Everything from the data to the results; returns the exit code."""
     device = choose_device(settings.training.device)
     written = [settings.processing.processed_data_dir]
-    if not check_data:
+    if not (check_data or plan):
         written += [settings.output.checkpoint_dir, settings.output.results_dir]
     for folder in written:
         prepare_folder(Path(folder))
@@ -106,12 +120,20 @@ def run(settings: Settings, *, check_data: bool = False, fresh: bool = False) ->
         print(audit(dataset))
         return 0 if dataset.examples else 2
     log.info("%s", audit(dataset))
+    if plan:
+        print(plan_text(plan_memory(settings, dataset.examples, device), settings, device))
+        return 0
 
     split = split_dataset(dataset, settings.data, settings.training.seed)
     sizes = ", ".join(f"{len(codes)} {part}" for part, codes in split.items())
     log.info("random split: %s (it leaks: similar complexes stand on both sides, new targets will do worse)", sizes)
+    newest, wanted = _newest_checkpoint(settings, fresh=fresh), settings.training.message_passing
+    settings = resolve_auto(settings, dataset.subset(split["train"]), device, newest[1]["config"] if newest else None)
     trainer = _make_trainer(settings, dataset, split, device, synthetic=synthetic)
-    _resume(trainer, fresh=fresh)
+    if newest:
+        _resume(trainer, *newest)
+    if wanted == "auto" and not trainer.finished:
+        _choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
     write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
 
     signal = trainer.fit(*_loaders(settings, dataset, split, trainer.device))
@@ -130,7 +152,8 @@ def evaluate(settings: Settings, dataset: Dataset, split: dict[str, list[str]]) 
     scorer = load_scorer(checkpoint, settings.training.device)
     part = "test" if dataset.judged(split["test"]) else "validation"
     train, test = dataset.judged(split["train"]), dataset.judged(split[part])
-    predicted, measured = predict_batches(scorer.model, in_order(test, settings.training.batch_size), scorer.device)
+    batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
+    predicted, measured = predict_batches(scorer.model, batches, scorer.device)
     baselines = baseline_predictions([e.graph for e in train], measured_pk(train), [e.graph for e in test])
     table = {
         name: metrics_with_intervals(values, measured)
@@ -155,16 +178,19 @@ def evaluate(settings: Settings, dataset: Dataset, split: dict[str, list[str]]) 
 def _make_trainer(
     settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device, *, synthetic: bool
 ) -> Trainer:
-    torch.manual_seed(settings.training.seed)
-    train = dataset.subset(split["train"])
+    training, budget = settings.training, batch_budget(settings.training)
+    torch.manual_seed(training.seed)
+    warn_of_oversized(dataset.examples, budget)
+    sizes = graph_sizes(dataset.subset(split["train"]))
     model = build_model(settings.model)
-    model.fit_label_scale(in_order(dataset.judged(split["train"]), settings.training.batch_size))
+    model.representation.message_passing = training.message_passing
+    model.fit_label_scale(in_order(dataset.judged(split["train"]), training.batch_size, budget))
     trainer = Trainer(
         model,
-        settings.training,
+        training,
         settings.output,
         device=device,
-        num_batches=len(epoch_batches(len(train), settings.training.batch_size, seed=0, epoch=0)),
+        num_batches=batch_counts(sizes, training.batch_size, budget, seed=training.seed, epochs=training.epochs),
         facts=run_facts(settings, split, dataset_fingerprint=dataset.fingerprint(), synthetic=synthetic),
     )
     size = sum(parameter.numel() for parameter in model.parameters())
@@ -173,14 +199,14 @@ def _make_trainer(
     return trainer
 
 
-def _resume(trainer: Trainer, *, fresh: bool) -> None:
-    folder = Path(trainer.output.checkpoint_dir)
+def _newest_checkpoint(settings: Settings, *, fresh: bool) -> tuple[Path, dict] | None:
+    folder = Path(settings.output.checkpoint_dir)
     if fresh and (moved := set_aside(folder)):
         log.info("earlier checkpoints are now in %s", moved)
-    newest = newest_checkpoint(folder)
-    if newest is None:
-        return
-    path, state = newest
+    return newest_checkpoint(folder)
+
+
+def _resume(trainer: Trainer, path: Path, state: dict) -> None:
     check_same_run(trainer.facts, state, path)
     trainer.load_state_dict(state)
     progress = trainer.progress
@@ -190,11 +216,28 @@ def _resume(trainer: Trainer, *, fresh: bool) -> None:
         log.info("going on from %s: epoch %d, batch %d", path, progress.epoch + 1, progress.next_batch + 1)
 
 
+def _choose_kernels(trainer: Trainer, train: Sequence[Example], earlier: str | None) -> None:
+    """Compile the message passing of a long training; a run that goes on keeps what it had, as the digits differ."""
+    if earlier == "plain":
+        return
+    size = trainer.settings.batch_size
+    kernels = fastest_kernels(
+        trainer.model,
+        [collate(train[:size]), collate(train[-size:])],
+        num_steps=sum(trainer.num_batches) if earlier is None else None,
+        device=trainer.device,
+        precision=trainer.precision,
+    )
+    trainer.model.representation.kernels = kernels
+    trainer.facts["kernels"] = "plain" if kernels is EAGER else "compiled"
+
+
 def _loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device) -> tuple:
     train, training = dataset.subset(split["train"]), settings.training
+    sizes, budget = graph_sizes(train), batch_budget(training)
 
     def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
-        batches = epoch_batches(len(train), training.batch_size, seed=training.seed, epoch=epoch)
+        batches = epoch_batches(sizes, training.batch_size, budget, seed=training.seed, epoch=epoch)
         return make_loader(
             train,
             batches[first_batch:],
@@ -202,7 +245,7 @@ def _loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str]], 
             pin_memory=device.type == "cuda",
         )
 
-    return train_batches, in_order(dataset.judged(split["validation"]), training.batch_size)
+    return train_batches, in_order(dataset.judged(split["validation"]), training.batch_size, budget)
 
 
 def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
@@ -246,6 +289,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check-data", action="store_true", help="build the graphs, print the audit and stop")
+    parser.add_argument("--plan", action="store_true", help="print what batches need and what fits, and stop")
     parser.add_argument("--fresh", action="store_true", help="start over; earlier checkpoints are moved, not deleted")
     parser.add_argument(
         "--set",

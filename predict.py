@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: see main.py
+os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: see main.py
 
 log = logging.getLogger("predict")
 

@@ -36,6 +36,7 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "config": (dict,),  # the user's settings of the run, for the record
     "model_settings": (dict,),  # what builds the model
     "graph_settings": (dict,),  # what builds its input
+    "kernels": (str,),  # 'plain' or 'compiled': how the message passing of the run is computed
     "data_version": (str,),  # data_processing_version of the graphs
     "model": (dict,),  # parameter name -> tensor
     "ema": (dict, NoneType),  # moving average of the same parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 import numpy as np
@@ -9,6 +10,17 @@ import torch
 from torch import nn
 
 from src.graph import Batch
+from src.out_of_memory import (
+    TooLargeError,
+    free_memory,
+    memory_fault,
+    num_edges,
+    parts_within,
+    safe_limit,
+    smaller_parts,
+)
+
+log = logging.getLogger(__name__)
 
 
 class DeviceError(ValueError):
@@ -53,11 +65,37 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 def predict_batches(
     model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: torch.dtype = torch.float32
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Predicted and measured pK of every complex, in the order of the batches, each [number of complexes]."""
+    """Predicted and measured pK of every complex, in the order of the batches, each [number of complexes].
+
+    A batch that does not fit into memory is run in parts, and so are those after it that are as large.
+
+    Raises:
+        TooLargeError: naming a complex that does not fit even alone.
+    """
     model.eval()
     predicted, measured = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.float32)]
-    for batch in batches:
+
+    def predict(batch: Batch) -> None:
         with autocast(device, precision):
             predicted.append(model(batch.to(device)).float().cpu().numpy())
+
+    limit = None
+    for batch in batches:
+        parts = parts_within(batch, limit)
+        while parts:
+            fault = memory_fault(predict, parts[0])
+            if fault is None:
+                parts.pop(0)
+                continue
+            free_memory(device)
+            failed = parts[0]
+            if failed.num_graphs == 1:
+                raise TooLargeError(
+                    f"{failed.codes[0]} alone ({failed.pos.shape[0]} atoms, {num_edges(failed)} edges) does not fit "
+                    f"into memory: {fault}"
+                )
+            log.info("memory is full at %d complexes, %d edges: run in parts", failed.num_graphs, num_edges(failed))
+            limit = safe_limit(failed, limit)
+            parts = smaller_parts(parts, failed, limit)
         measured.append(batch.pk.numpy())
     return np.concatenate(predicted), np.concatenate(measured)

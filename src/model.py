@@ -10,24 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, silu
 
-from src.graph import BOND_CUTOFF, NODE_FEATURES, Batch, BondType, EdgeKind
-from src.message_passing import (
+from src.geometry import (
     DEGREE_SLICES,
-    Edges,
-    EdgeWeights,
     cosine_envelope,
     distances_and_units,
-    edge_messages,
     expnorm_basis,
     expnorm_parameters,
     gaussian_basis,
     max_min_norm,
-    neighbour_messages,
-    rejection_product,
     rms_norm,
     spherical_harmonics,
-    sum_by_index,
 )
+from src.graph import BOND_CUTOFF, NODE_FEATURES, Batch, BondType, EdgeKind
+from src.message_passing import EAGER, Edges, EdgeWeights, Form, Nodes, along, sum_by_index
+from src.recomputation import MODES, EdgeRows, compute_dtype
 
 if TYPE_CHECKING:
     from src.settings import ModelSettings
@@ -157,6 +153,8 @@ class ViSNet(nn.Module):
         channels = settings.hidden_channels
         self.lmax = settings.lmax
         self.dropout = settings.dropout
+        self.message_passing = "fast"  # one of MODES: what is kept for the backward pass
+        self.kernels = EAGER  # or compiled ones
         self.embedding = AtomEmbedding(channels)
         self.neighbour_embedding = AtomEmbedding(channels)
         self.neighbour_filter = _linear(settings.num_rbf, channels)
@@ -180,30 +178,46 @@ class ViSNet(nn.Module):
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scalars [N, F] and vectors [N, L, F] of the atoms."""
-        edges, basis = self._geometry(batch)
-        chemistry = batch.edge_kind * len(BondType) + batch.bond_type
-        filters = self.neighbour_filter(basis) + self.neighbour_kind(chemistry)
-        neighbours = neighbour_messages(self.neighbour_embedding(batch.features), filters, edges)
+        mode = MODES["plain" if batch.pos.requires_grad else self.message_passing]
+        edges, neighbour_rows, first_features = self._edges(batch)
+        neighbours = mode.summed(neighbour_rows, self.neighbour_embedding(batch.features), edges.target)
         x = self.combine(torch.cat([self.embedding(batch.features), neighbours], dim=-1))
         x = x.to(neighbours.dtype)
-        pair = x.index_select(0, edges.target) + x.index_select(0, edges.source)
-        feature = pair * self.edge_filter(basis) + self.edge_kind(chemistry)
-        vec = None
+        run, vec = mode(first_features, x, edges, self.kernels), None
         for layer in self.layers:
-            dx, dvec, dfeature = layer(x, vec, feature, edges)
+            dx, dvec = run(layer, x, vec)
             x = x + dropout(dx, self.dropout, self.training)
             vec = dvec if vec is None else vec + dvec
-            feature = feature if dfeature is None else feature + dfeature
         return self.out_norm(x), self.vec_out_norm(vec)
 
-    def _geometry(self, batch: Batch) -> tuple[Edges, Tensor]:
-        """The edges of a batch, and their radial basis [E, R]."""
+    def _edges(self, batch: Batch) -> tuple[Edges, EdgeRows, EdgeRows]:
+        """The edges of a batch, what each tells its target of the source, and its features below the first layer."""
         distance, unit = distances_and_units(batch.pos, batch.source, batch.target)
         cutoff = self.cutoffs.index_select(0, batch.edge_kind)
+        chemistry = batch.edge_kind * len(BondType) + batch.bond_type
         # An atom at the pocket's edge has just entered: what it sends is faded, so it enters without a jump.
         envelope = cosine_envelope(distance, cutoff) * batch.fade.index_select(0, batch.source)
-        edges = Edges(batch.source, batch.target, spherical_harmonics(unit, self.lmax), envelope)
-        return edges, expnorm_basis(distance, cutoff, self.means, self.betas)
+        direction = spherical_harmonics(unit, self.lmax)
+        edges = Edges(batch.source, batch.target, direction, envelope.unsqueeze(-1))
+
+        def basis(chunk: slice) -> Tensor:
+            return expnorm_basis(distance[chunk], cutoff[chunk], self.means, self.betas)
+
+        def neighbour_rows(source: Tensor, chunk: slice) -> Tensor:
+            filters = self.neighbour_filter(basis(chunk)) + self.neighbour_kind(chemistry[chunk])
+            return source * filters * edges.envelope[chunk]
+
+        def first_features(pair: Tensor, chunk: slice) -> Tensor:
+            feature = pair * self.edge_filter(basis(chunk)) + self.edge_kind(chemistry[chunk])
+            return feature.to(compute_dtype(feature))
+
+        of_neighbours = (*self.neighbour_filter.parameters(), *self.neighbour_kind.parameters())
+        of_features = (*self.edge_filter.parameters(), *self.edge_kind.parameters())
+        return (
+            edges,
+            EdgeRows(neighbour_rows, (edges.source,), of_neighbours),
+            EdgeRows(first_features, (edges.target, edges.source), of_features),
+        )
 
 
 class ViSNetLayer(nn.Module):
@@ -216,8 +230,7 @@ class ViSNetLayer(nn.Module):
     def __init__(self, settings: ModelSettings, *, first: bool, last: bool, corrected: bool) -> None:
         super().__init__()
         channels = settings.hidden_channels
-        self.num_heads = settings.num_heads
-        self.corrected = corrected
+        self.form = Form(settings.num_heads, corrected)
         self.first = first
         self.updates_edges = not (first or last)
         self.norm = nn.LayerNorm(channels)
@@ -233,29 +246,48 @@ class ViSNetLayer(nn.Module):
             self.target_proj = _linear(channels, channels, bias=False)
             self.source_proj = _linear(channels, channels, bias=False)
 
-    def forward(
-        self, x: Tensor, vec: Tensor | None, feature: Tensor, edges: Edges
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Changes of scalars [N, F], of vectors [N, L, F] and, if there are any, of edge features [E, F]."""
+    def nodes(self, x: Tensor, vec: Tensor | None) -> Nodes:
+        """What the edges read, from scalars [N, F] and vectors [N, L, F]."""
         channels = x.shape[-1]
         query, key_value = self.query_key_value(self.norm(x)).split([channels, 2 * channels], dim=-1)
-        vec = None if vec is None else self.vec_norm(vec)
-        weights = EdgeWeights(self.filters.weight, self.filters.bias, self.gates.weight, self.gates.bias)
-        scalar_sum, vector_sum = edge_messages(
-            query, key_value, vec, feature, edges, weights, num_heads=self.num_heads, corrected=self.corrected
+        if vec is None:
+            return Nodes(query, key_value, None, None, None)
+        if not self.updates_edges:
+            return Nodes(query, key_value, self.vec_norm(vec), None, None)
+        return Nodes(query, key_value, *self.edge_vecs(vec))
+
+    def edge_vecs(self, vec: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The normed vectors, and what the update of edges reads of them at targets and at sources, [N, L, F] each."""
+        vec = self.vec_norm(vec)
+        return vec, self.target_proj(vec), self.source_proj(vec)
+
+    def edge_weights(self, dtype: torch.dtype) -> EdgeWeights:
+        """The weights that act on edges, for products in this precision."""
+        on_features = [self.filters, self.edge_gate] if self.updates_edges else [self.filters]
+        return EdgeWeights(
+            torch.cat([part.weight for part in on_features]).to(dtype),
+            torch.cat([part.bias for part in on_features]).to(dtype),
+            self.gates.weight.to(dtype),
+            self.gates.bias.to(dtype),
         )
+
+    def updated_feature(self, feature: Tensor, product: Tensor) -> Tensor:
+        """Edge features [C, F] after this layer, from those before it and the rejection product."""
+        return (feature + silu(self.edge_gate(feature)) * product).to(feature.dtype)
+
+    def change(self, vec: Tensor | None, scalar_sum: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Change of scalars [N, F], and of vectors [N, L, F] besides their messages, from the sum of messages [N, F].
+
+        Args:
+            vec: [N, L, F], normed.
+        """
         out = self.out(scalar_sum)
         if vec is None:
-            return out.to(scalar_sum.dtype), vector_sum, None
+            return out.to(scalar_sum.dtype), None
         gate_vec, gate_dot, added = out.chunk(3, dim=-1)
         first, second, third = self.vec_proj(vec).chunk(3, dim=-1)
-        dot = (first * second).sum(dim=1, dtype=vector_sum.dtype)
-        dx = dot * gate_dot + added
-        dvec = third * gate_vec.unsqueeze(1) + vector_sum
-        if not self.updates_edges:
-            return dx, dvec, None
-        product = rejection_product(self.target_proj(vec), self.source_proj(vec), edges, corrected=self.corrected)
-        return dx, dvec, silu(self.edge_gate(feature)) * product
+        dot = (first * second).sum(dim=1, dtype=scalar_sum.dtype)
+        return dot * gate_dot + added, third * gate_vec.unsqueeze(1)
 
 
 class ContactReadout(nn.Module):
@@ -289,8 +321,8 @@ class ContactReadout(nn.Module):
         distance, unit = distances_and_units(batch.pos, pocket_atom, ligand_atom)
         direction = spherical_harmonics(unit, self.lmax)
         pair = self.ligand(x).index_select(0, ligand_atom) + self.pocket(x).index_select(0, pocket_atom)
-        pair = pair + _along(self.ligand_vec(vec).index_select(0, ligand_atom), direction)
-        pair = pair + _along(self.pocket_vec(vec).index_select(0, pocket_atom), direction)
+        pair = pair + along(self.ligand_vec(vec).index_select(0, ligand_atom), direction)
+        pair = pair + along(self.pocket_vec(vec).index_select(0, pocket_atom), direction)
         hidden = silu(pair) * self.radial(gaussian_basis(distance, self.centres))
         hidden = silu(self.hidden(dropout(hidden, self.dropout, self.training)))
         with torch.autocast(hidden.device.type, enabled=False):  # terms are summed over hundreds of contacts
@@ -339,11 +371,6 @@ class VectorNorm(nn.Module):
 
 def _graph_of_contact(batch: Batch) -> Tensor:
     return batch.graph_of_atom.index_select(0, batch.contacts[0])
-
-
-def _along(vec: Tensor, direction: Tensor) -> Tensor:
-    """Projection [C, F] of vectors [C, L, F] on directions [C, L]."""
-    return sum(v * d for v, d in zip(vec.unbind(1), direction.unsqueeze(-1).unbind(1), strict=True))
 
 
 def _linear(inputs: int, outputs: int, *, bias: bool = True, parts: int = 1) -> nn.Linear:

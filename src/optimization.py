@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,17 @@ def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.
 
 
 def make_scheduler(
-    optimizer: torch.optim.Optimizer, settings: TrainingSettings, *, steps_per_epoch: int
+    optimizer: torch.optim.Optimizer, settings: TrainingSettings, *, num_steps: Sequence[int]
 ) -> LambdaLR | ReduceLROnPlateau:
-    """'plateau' moves once an epoch on the validation RMSE; 'cosine' moves with every optimizer step."""
+    """'plateau' moves once an epoch on the validation RMSE; 'cosine' moves with every optimizer step.
+
+    Args:
+        num_steps: optimizer steps in each epoch.
+    """
     if settings.scheduler == "plateau":
         return ReduceLROnPlateau(optimizer, factor=settings.plateau_factor, patience=settings.plateau_patience)
-    warmup, total = settings.warmup_epochs * steps_per_epoch, settings.epochs * steps_per_epoch
+    total = sum(num_steps)
+    warmup = settings.warmup_epochs * total / len(num_steps)  # it may be a fraction of an epoch
 
     def factor(step: int) -> float:
         if step < warmup:

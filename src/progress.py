@@ -28,6 +28,7 @@ class Progress:
     seconds: float = 0.0
     skipped_in_a_row: int = 0
     skipped_codes: dict[str, int] = field(default_factory=dict)  # over the whole run
+    edge_limit: int | None = None  # a batch with more is run in parts; learned when memory ran out
     history: list[dict] = field(default_factory=list)  # a row an epoch
 
     @property

@@ -83,6 +83,16 @@ def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return check_or_none
 
 
+def _or_auto(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def check_or_auto(value: Any) -> Any:
+        try:
+            return value if value == "auto" else check(value)
+        except ValueError as error:
+            raise ValueError(f"{error}, or 'auto'") from None
+
+    return check_or_auto
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """Which complexes to learn from, and how they are split."""
@@ -166,7 +176,9 @@ class TrainingSettings:
     """The loop: order, steps, precision and when to stop."""
 
     epochs: int = _setting("epochs", _whole(1))
-    batch_size: int = _setting("batch_size", _whole(1, 100_000))
+    batch_size: int | str = _setting("batch_size", _or_auto(_whole(1, 100_000)))
+    max_atoms_per_batch: int | None = _setting("max_atoms_per_batch", _or_none(_whole(1)))
+    max_edges_per_batch: int | None = _setting("max_edges_per_batch", _or_none(_whole(1)))
     gradient_accumulation_steps: int = _setting("gradient_accumulation_steps", _whole(1, 100_000))
     learning_rate: float = _setting("learning_rate", _number(0, 1, above=True))
     optimizer: str = _setting("optimizer", _choice("adam", "adamw"))
@@ -178,6 +190,7 @@ class TrainingSettings:
     gradient_clip_norm: float = _setting("gradient_clip_norm", _number(0, 1e9, above=True))
     ema_decay: float = _setting("ema_decay", _number(0, 0.99999))
     early_stopping_patience: int = _setting("early_stopping_patience", _whole(0))
+    message_passing: str = _setting("message_passing", _choice("auto", "fast", "lean"))
     precision: str = _setting("precision", _choice("auto", "fp32", "bf16", "fp16"))
     device: str = _setting("device", _device)
     loader_num_workers: int = _setting("loader_num_workers", _whole(0, 1024))

@@ -6,22 +6,24 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from signal import Signals
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
 from src.checkpoint import CheckpointError, restore_rng, rng_state, save_checkpoint
 from src.evaluation import metrics
+from src.gradients import WindowGradient, names
 from src.graph import Batch
-from src.inference import autocast, choose_precision, predict_batches
+from src.inference import choose_precision, predict_batches
 from src.optimization import WeightAverage, make_optimizer, make_scheduler
+from src.out_of_memory import free_memory, memory_fault, num_edges
 from src.progress import Progress, epoch_line, write_history
 from src.settings import OutputSettings, TrainingSettings
 from src.stop_signals import StopSignals
@@ -36,14 +38,6 @@ class TrainingError(RuntimeError):
     """Training cannot go on; the message names the complexes and the usual causes."""
 
 
-def squared_errors(predicted: Tensor, batch: Batch) -> Tensor:
-    """Squared error of each complex, [G]; a prediction on the right side of a censored label has none."""
-    error = predicted.float() - batch.pk
-    error = torch.where(batch.bound > 0, error.clamp(max=0.0), error)
-    error = torch.where(batch.bound < 0, error.clamp(min=0.0), error)
-    return error.square()
-
-
 class Trainer:
     """A model with everything that training it needs: optimizer, schedule, gradient scale, weight average, progress."""
 
@@ -54,12 +48,12 @@ class Trainer:
         output: OutputSettings,
         *,
         device: torch.device,
-        num_batches: int,
+        num_batches: Sequence[int],
         facts: dict,
     ):
         """
         Args:
-            num_batches: batches in an epoch.
+            num_batches: batches in each epoch.
             facts: what every checkpoint carries besides the state of the training (settings, split, versions).
         """
         self.model = model.to(device)
@@ -68,8 +62,8 @@ class Trainer:
         self.precision = choose_precision(settings.precision, device)
         self.progress = Progress()
         self.optimizer = make_optimizer(self.model, settings)
-        steps_per_epoch = math.ceil(num_batches / settings.gradient_accumulation_steps)
-        self.scheduler = make_scheduler(self.optimizer, settings, steps_per_epoch=steps_per_epoch)
+        num_steps = [math.ceil(number / settings.gradient_accumulation_steps) for number in num_batches]
+        self.scheduler = make_scheduler(self.optimizer, settings, num_steps=num_steps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.average = WeightAverage(self.model, settings.ema_decay)
         self._failed_saves = 0
@@ -153,7 +147,7 @@ class Trainer:
         progress, steps = self.progress, self.settings.gradient_accumulation_steps
         batches = iter(batches)
         with (
-            _progress_bar(progress, self.num_batches, self.settings.epochs) as bar,
+            _progress_bar(progress, self.num_batches[progress.epoch], self.settings.epochs) as bar,
             self._profiler() as profiler,
         ):
             while not stop.received and (window := list(islice(batches, steps))):
@@ -170,68 +164,33 @@ class Trainer:
     def _train_window(self, window: list[Batch]) -> None:
         """One optimizer step on the mean loss over the complexes of the window that could be used."""
         self.model.train()
-        total = sum(batch.num_graphs for batch in window)
-        losses = {batch: loss for batch in window if (loss := self._backward(batch, total)) is not None}
-        if losses and not self._gradient_is_finite():
-            losses = self._backward_one_by_one(list(losses), total)
-        if losses:
-            num_used = sum(batch.num_graphs for batch in losses)
-            self._step(num_used / total)
-            self.progress.squared_error += sum(losses.values())
-            self.progress.num_used += num_used
+        progress = self.progress
+        gradient = WindowGradient(
+            self.model, self.scaler, device=self.device, precision=self.precision, edge_limit=progress.edge_limit
+        )
+        gradient.accumulate(window)
+        progress.edge_limit = gradient.edge_limit
+        for complex_ in gradient.too_large:
+            self._leave_out(complex_)
+        for batch, what in gradient.not_finite:
+            self._skip(batch.codes, f"its {what} is NaN or infinite: {names(batch.codes)}")
+        if not gradient.losses and not gradient.not_finite:
+            for batch in window:
+                self._skip((), f"none of its complexes fits into memory: {names(batch.codes)}")
+        if gradient.overflowed:
+            self._halve_scale(list(gradient.losses))
+        elif gradient.losses:
+            self._step(gradient, sum(batch.num_graphs for batch in window))
+            progress.squared_error += sum(gradient.losses.values())
+            progress.num_used += gradient.num_used
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _backward(self, batch: Batch, total: int, *, full_precision: bool = False) -> float | None:
-        """Add the gradient of sum(loss) / total and return that sum; None for a batch that is skipped untouched.
-
-        With full_precision neither autocast nor the fp16 gradient scale is used.
-        """
-        on_device = batch.to(self.device)
-        with autocast(self.device, torch.float32 if full_precision else self.precision):
-            predicted = self.model(on_device)
-        loss = squared_errors(predicted, on_device).sum()
-        value = loss.item()
-        if not math.isfinite(value):
-            self._skip(batch, "loss")
-            return None
-        loss = loss / total
-        (loss if full_precision else self.scaler.scale(loss)).backward()
-        return value
-
-    def _backward_one_by_one(self, batches: list[Batch], total: int) -> dict[Batch, float]:
-        """Each batch again, alone: keep the gradients that are finite, and name the batches whose are not.
-
-        In fp16 the batches are run in full precision. When all are finite there, the gradient scale was too high:
-        it is halved and the window left out, which is normal now and then.
-        """
-        is_fp16 = self.scaler.is_enabled()
-        losses: dict[Batch, float] = {}
-        gradients: dict[nn.Parameter, Tensor] = {}
-        for batch in batches:
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = self._backward(batch, total, full_precision=is_fp16)
-            if loss is None:
-                continue
-            if not self._gradient_is_finite():
-                self._skip(batch, "gradient")
-                continue
-            losses[batch] = loss
-            for parameter in self._with_gradient():
-                gradients[parameter] = gradients.get(parameter, 0) + parameter.grad
-        if is_fp16 and len(losses) == len(batches):
-            self._halve_scale(batches)
-            return {}
-        for parameter, gradient in gradients.items():
-            parameter.grad = gradient * self.scaler.get_scale()
-        return losses
-
-    def _step(self, used_fraction: float) -> None:
-        """Step with the gradient of the mean over what was used."""
+    def _step(self, gradient: WindowGradient, total: int) -> None:
+        """Step with the gradient of the mean over what was used of the window's complexes."""
         self.scaler.unscale_(self.optimizer)
-        for parameter in self._with_gradient():
-            parameter.grad /= used_fraction
+        gradient.divide(gradient.num_used / total)
         nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip_norm)
-        self.scaler.step(self.optimizer)
+        self._move_weights()
         self.scaler.update()
         self.progress.step += 1
         self.progress.skipped_in_a_row = 0
@@ -239,34 +198,68 @@ class Trainer:
             self.scheduler.step()
         self.average.update(self.model, self.progress.step)
 
+    def _move_weights(self) -> None:
+        """Let the optimizer move the weights once, wholly or not at all.
+
+        Memory can run out in the first step, where the optimizer allocates its state before it moves anything: that
+        state is dropped, and the step tried again. One that ran out later is not: it would count the gradient twice.
+        """
+        state = self.optimizer.state
+        known = set(state)
+        tensors = [*self.model.parameters(), *(value for values in state.values() for value in values.values())]
+        versions = [tensor._version for tensor in tensors]  # torch counts what is written into a tensor
+        fault = memory_fault(self.scaler.step, self.optimizer)
+        untouched = versions == [tensor._version for tensor in tensors]
+        if fault and untouched:
+            for parameter in set(state) - known:
+                del state[parameter]
+            free_memory(self.device)
+            fault = memory_fault(self.scaler.step, self.optimizer)
+        if fault:
+            raise TrainingError(
+                f"no memory for the step of the optimizer ({fault}); the last checkpoint is whole. Free memory that "
+                "other programs use and give the same command, or use device = 'cpu', or start a new run with a "
+                "smaller visnet_hidden_channels"
+            )
+
     def _halve_scale(self, batches: list[Batch]) -> None:
         self.scaler.update(self.scaler.get_scale() / 2)
         self.progress.num_overflows += 1
         codes = [code for batch in batches for code in batch.codes]
-        log.info("fp16 gradient overflow, scale now %g: %s", self.scaler.get_scale(), _names(codes))
+        log.info("fp16 gradient overflow, scale now %g: %s", self.scaler.get_scale(), names(codes))
         if self.scaler.get_scale() < SMALLEST_SCALE:
             raise TrainingError(
-                f"the fp16 gradient scale fell below {SMALLEST_SCALE:g}; last batch: {_names(codes)}. "
+                f"the fp16 gradient scale fell below {SMALLEST_SCALE:g}; last batch: {names(codes)}. "
                 "Use precision = 'bf16' or 'fp32', or a lower learning_rate"
             )
 
-    def _skip(self, batch: Batch, what: str) -> None:
-        progress, settings = self.progress, self.settings
-        progress.add_skipped(batch.codes)
+    def _leave_out(self, complex_: Batch) -> None:
+        """Name and count a complex that does not fit into memory even alone; the rest of its batch is used."""
+        (code,) = complex_.codes
+        progress = self.progress
+        progress.skipped_codes[code] = progress.skipped_codes.get(code, 0) + 1
         log.warning(
-            "epoch %d: batch skipped, its %s is NaN or infinite: %s",
+            "epoch %d: complex skipped, it alone (%d atoms, %d edges) does not fit into memory: %s. Use "
+            "message_passing = 'lean' or device = 'cpu', or for a new run a smaller pocket_radius",
             progress.epoch + 1,
-            what,
-            _names(batch.codes),
+            complex_.pos.shape[0],
+            num_edges(complex_),
+            code,
         )
-        too_many = progress.num_skipped > max(1, settings.max_skipped_fraction * self.num_batches)
+
+    def _skip(self, codes: Sequence[str], why: str) -> None:
+        """Name and count a batch that was not used, and stop when too many were not."""
+        progress, settings, num_batches = self.progress, self.settings, self.num_batches[self.progress.epoch]
+        progress.add_skipped(codes)
+        log.warning("epoch %d: batch skipped, %s", progress.epoch + 1, why)
+        too_many = progress.num_skipped > max(1, settings.max_skipped_fraction * num_batches)
         if too_many or progress.skipped_in_a_row >= settings.max_skipped_in_a_row:
             worst = sorted(progress.skipped_codes, key=lambda code: (-progress.skipped_codes[code], code))
             raise TrainingError(
-                f"{progress.num_skipped} of {self.num_batches} batches of epoch {progress.epoch + 1} skipped, "
-                f"{progress.skipped_in_a_row} in a row, because of NaN or infinity in the {what}. Most often: "
-                f"{_names(worst)}. Usual causes: a learning_rate that is too high, fp16 where bf16 or fp32 is "
-                "needed, or a damaged structure file"
+                f"{progress.num_skipped} of {num_batches} batches of epoch {progress.epoch + 1} skipped, "
+                f"{progress.skipped_in_a_row} in a row; the last because {why}. Most often: {names(worst)}. "
+                "Usual causes: a learning_rate that is too high, fp16 where bf16 or fp32 is needed, a damaged "
+                "structure file, or a GPU whose memory is full"
             )
 
     def _end_epoch(self, validation_batches: Iterable[Batch], stop: StopSignals) -> None:
@@ -289,22 +282,14 @@ class Trainer:
 
     def _save_when_due(self, num_done: int, stop: StopSignals) -> None:
         flag, every = Path(self.output.manual_save_trigger_file), self.output.checkpoint_every_batches
-        done = self.progress.next_batch
+        done, last = self.progress.next_batch, self.num_batches[self.progress.epoch]
         asked = flag.exists()
-        due = every and done // every > (done - num_done) // every and done < self.num_batches
+        due = every and done // every > (done - num_done) // every and done < last
         if asked or due:
             self._try_to_save("checkpoint.pth.tar", stop)
         if asked:
             flag.unlink(missing_ok=True)
             log.info("%s found: saved to %s", flag.name, self.output.checkpoint_dir)
-
-    def _with_gradient(self) -> list[nn.Parameter]:
-        return [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-
-    def _gradient_is_finite(self) -> bool:
-        # The largest element, not the sum of squares, which overflows for gradients that clipping can still use.
-        gradients = [parameter.grad for parameter in self._with_gradient()]
-        return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=math.inf)))
 
     def _profiler(self) -> contextlib.AbstractContextManager:
         if not self.output.profile or self.progress.step:
@@ -329,8 +314,3 @@ def _progress_bar(progress: Progress, num_batches: int, epochs: int) -> tqdm:
         leave=False,
         disable=None,
     )
-
-
-def _names(codes: Iterable[str], most: int = 16) -> str:
-    codes = list(codes)
-    return " ".join(codes[:most]) + (f" and {len(codes) - most} more" if len(codes) > most else "")

@@ -11,16 +11,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LINES = """
 main predict
-training prediction demo
-optimization experiment
+training prediction demo memory_plan
+optimization experiment gradients step_memory compilation
 dataset evaluation inference progress
 cache
 data_processing model pdbbind
 structures ligands tables
 records ligand_typing layouts
-residues affinity
+residues affinity recomputation
 atoms message_passing workers checkpoint demo_poses
-storage stop_signals packing
+storage stop_signals packing out_of_memory geometry
 settings graph
 """
 LEVEL = {name: -number for number, line in enumerate(LINES.split("\n")) for name in line.split()}

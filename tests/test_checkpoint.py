@@ -43,6 +43,7 @@ def make_state(epoch=0, next_batch=0, **changes):
         "config": {"epochs": 3, "paths": ("a", None), "learning_rate": 1e-3},
         "model_settings": {"hidden": 32},
         "graph_settings": {"cutoff": 6.0},
+        "kernels": "plain",
         "data_version": "1.0",
         "model": dict(model.state_dict()),
         "ema": None,

@@ -6,7 +6,9 @@ import csv
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,22 +16,27 @@ import torch
 
 from src.cache import Skipped
 from src.dataset import (
+    NO_LIMIT,
+    Budget,
     Dataset,
     DatasetError,
     Example,
     audit,
+    batch_counts,
     collate,
     epoch_batches,
+    graph_sizes,
     in_order,
     load_dataset,
     make_loader,
     measured_pk,
     split_codes,
+    warn_of_oversized,
 )
-from src.graph import Batch, BondType, EdgeKind
+from src.gradients import squared_errors
+from src.graph import Batch, BondType, ComplexGraph, EdgeKind
 from src.settings import Settings
-from src.training import squared_errors
-from tests.complexes import assert_same_graph, sdf_text, small_settings, write_complex, write_dataset
+from tests.complexes import assert_same_graph, sdf_text, small_settings, tensors, write_complex, write_dataset
 from tests.synthetic import batch_of, random_complex
 
 CODES = [f"{number}abc" for number in range(1, 7)]
@@ -201,21 +208,109 @@ def test_too_few_complexes_are_refused_with_the_numbers(settings: Settings, coun
 # Order
 
 
-@pytest.mark.parametrize(("count", "size"), [(0, 4), (1, 4), (8, 4), (9, 4), (10, 100)])
+def draw_sizes(count: int, seed: int = 0) -> np.ndarray:
+    """Atoms and edges [count, 2] as pockets have them: a few are twice the mean."""
+    atoms = np.random.default_rng(seed).gamma(16.0, 20.0, count).astype(int) + 50
+    return np.stack([atoms, 18 * atoms], 1)
+
+
+def totals(batches: list[list[int]], sizes: np.ndarray) -> np.ndarray:
+    return np.array([sizes[batch].sum(0) for batch in batches])
+
+
+@pytest.mark.parametrize(("count", "size"), [(0, 4), (1, 4), (8, 4), (9, 4), (10, 100), (7, 1)])
 def test_an_epoch_has_every_example_once(count: int, size: int) -> None:
-    batches = epoch_batches(count, size, seed=0, epoch=0)
+    batches = epoch_batches(draw_sizes(count), size, seed=0, epoch=0)
     assert sorted(number for batch in batches for number in batch) == list(range(count))
     assert [len(batch) for batch in batches[:-1]] == [size] * (math.ceil(count / size) - 1 if count else 0)
+    assert batch_counts(draw_sizes(count), size, NO_LIMIT, seed=0, epochs=3) == [len(batches)] * 3
 
 
-def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+def test_the_order_is_a_function_of_sizes_seed_and_epoch() -> None:
+    sizes = draw_sizes(50)
     np.random.seed(1)
-    first = epoch_batches(50, 4, seed=0, epoch=0)
+    first = epoch_batches(sizes, 4, seed=0, epoch=0)
     np.random.seed(2)
-    assert epoch_batches(50, 4, seed=0, epoch=0) == first
-    assert epoch_batches(50, 4, seed=0, epoch=1) != first
-    assert epoch_batches(50, 4, seed=1, epoch=0) != first
-    assert epoch_batches(50, 4, seed=0, epoch=1) != epoch_batches(50, 4, seed=1, epoch=0)
+    assert epoch_batches(sizes, 4, seed=0, epoch=0) == first
+    assert epoch_batches(sizes, 4, seed=0, epoch=1) != first
+    assert epoch_batches(sizes, 4, seed=1, epoch=0) != first
+    assert epoch_batches(sizes, 4, seed=0, epoch=1) != epoch_batches(sizes, 4, seed=1, epoch=0)
+
+
+BUDGETS = [Budget(max_atoms=1500), Budget(max_edges=20_000), Budget(1800, 30_000), Budget(max_edges=1)]
+
+
+@pytest.mark.parametrize("budget", BUDGETS)
+def test_no_batch_of_two_or_more_passes_the_budget(budget: Budget) -> None:
+    sizes = draw_sizes(300)
+    for epoch in range(3):
+        batches = epoch_batches(sizes, 6, budget, seed=0, epoch=epoch)
+        assert sorted(number for batch in batches for number in batch) == list(range(300))
+        assert max(map(len, batches)) <= 6
+        together = [batch for batch in batches if len(batch) > 1]
+        assert (totals(together, sizes).reshape(-1, 2) <= budget.limits).all()
+
+
+def test_a_batch_holds_what_fits() -> None:
+    sizes = np.array([[10, 100], [10, 100], [10, 100], [50, 100], [10, 100], [10, 901], [1, 1], [1, 1], [1, 1], [1, 1]])
+    loader = in_order([sized(atoms, edges) for atoms, edges in sizes], 3, Budget(max_atoms=30, max_edges=800))
+    assert list(loader.batch_sampler) == [[0, 1, 2], [3], [4], [5], [6, 7, 8], [9]]
+
+
+def sized(atoms: int, edges: int) -> Example:
+    """What batching looks at."""
+    return Example(SimpleNamespace(code=f"{atoms}-{edges}", num_atoms=atoms, num_edges=edges), 5.0)  # type: ignore[arg-type]
+
+
+def test_the_largest_batch_is_little_larger_than_the_mean_one() -> None:
+    sizes = draw_sizes(2000)
+    edges = np.array([totals(epoch_batches(sizes, 8, seed=0, epoch=epoch), sizes)[:, 1] for epoch in range(5)])
+    plain = sizes[np.random.default_rng(0).permutation(2000), 1].reshape(-1, 8).sum(1)
+    assert edges.max() < 1.1 * edges.mean()
+    assert plain.max() > 1.2 * plain.mean()
+
+
+def test_a_tight_budget_needs_hardly_more_batches_than_its_share() -> None:
+    sizes = draw_sizes(2000)
+    budget = Budget(max_edges=int(8.5 * sizes[:, 1].mean()))
+    for batch_size in (8, 1000):
+        batches = epoch_batches(sizes, batch_size, budget, seed=0, epoch=0)
+        assert len(batches) <= 1.03 * 2000 / 8
+        assert max(map(len, batches)) <= 9  # and not twenty small ones here, four large ones there
+
+
+def test_who_meets_whom_changes_with_the_epoch() -> None:
+    sizes = draw_sizes(64)
+    met = [
+        {frozenset(pair) for batch in epoch_batches(sizes, 8, seed=0, epoch=epoch) for pair in combinations(batch, 2)}
+        for epoch in range(20)
+    ]
+    again = [len(one & other) / len(one) for one, other in pairwise(met)]
+    assert np.mean(again) < 0.2  # by chance 7 of 63 others are in one's batch
+    assert len(set.union(*met)) > 0.75 * math.comb(64, 2)
+    first = [epoch_batches(sizes, 8, seed=0, epoch=epoch)[0] for epoch in range(200)]
+    mean_edges = np.mean([sizes[batch, 1].mean() for batch in first])
+    assert mean_edges == pytest.approx(sizes[:, 1].mean(), rel=0.01)  # neither large nor small ones come first
+
+
+def test_the_counts_are_those_of_each_epoch() -> None:
+    sizes, budget = draw_sizes(200), Budget(max_atoms=2000)
+    counts = batch_counts(sizes, 8, budget, seed=3, epochs=12)
+    assert counts == [len(epoch_batches(sizes, 8, budget, seed=3, epoch=epoch)) for epoch in range(12)]
+    assert len(set(counts)) > 1
+
+
+def test_oversized_complexes_are_named_with_their_sizes(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_oversized([sized(30, 800), sized(31, 2), sized(3, 801)], Budget(30, 800))
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.getMessage().startswith("2 larger than max_atoms_per_batch = 30 or max_edges_per_batch = 800")
+    assert record.getMessage().endswith("batch of its own: 31-2 (31 atoms, 2 edges), 3-801 (3 atoms, 801 edges)")
+    caplog.clear()
+    warn_of_oversized([sized(30, 800)] * 3, Budget(30, 800))
+    warn_of_oversized([sized(30, 800)] * 3, NO_LIMIT)
+    warn_of_oversized([], Budget(1, 1))
+    assert caplog.records == []
 
 
 # Batches
@@ -244,6 +339,46 @@ def test_a_batch_has_the_edges_of_brute_force() -> None:
     assert batch.codes == expected.codes
     assert batch.pk.tolist() == [5.0, 6.0, 7.0, 8.0]
     assert batch.bound.tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def sorted_at_once(graphs: Sequence[ComplexGraph]) -> list[torch.Tensor]:
+    """Source, target, kind and bond type [E] of a batch, sorted as a whole: the pairs as they stand, then turned."""
+    starts = np.cumsum([0, *(graph.num_atoms for graph in graphs)]).tolist()
+    columns: list[list[torch.Tensor]] = []
+    for kind, name in zip(EdgeKind, ("ligand_bonds", "protein_bonds", "near_pairs", "contacts"), strict=True):
+        for graph, start in zip(graphs, starts, strict=False):
+            first, second = getattr(graph, name).long() + start
+            none = torch.full_like(first, int(BondType.NONE))
+            bond_type = graph.ligand_bond_types.long() if kind == EdgeKind.LIGAND_BOND else none
+            columns.append([first, second, torch.full_like(first, int(kind)), bond_type])
+    first, second, kinds, bond_types = (torch.cat(column) for column in zip(*columns, strict=True))
+    target, order = torch.sort(torch.cat([second, first]), stable=True)
+    return [torch.cat([first, second])[order], target, kinds.repeat(2)[order], bond_types.repeat(2)[order]]
+
+
+def test_edges_sorted_in_each_complex_are_those_sorted_at_once_bit_for_bit() -> None:
+    batch = collate(examples(6))
+    expected = sorted_at_once([example.graph for example in examples(6)])
+    for name, tensor in zip(("source", "target", "edge_kind", "bond_type"), expected, strict=True):
+        assert getattr(batch, name).dtype == torch.int64
+        assert torch.equal(getattr(batch, name), tensor), name
+
+
+def test_edges_are_sorted_once_and_a_changed_complex_has_its_own() -> None:
+    graph = random_complex(0)
+    assert graph.edges is graph.edges
+    fewer = replace(graph, near_pairs=graph.near_pairs[:, 1:])
+    assert len(fewer.edges.source) == len(graph.edges.source) - 2 == fewer.num_edges
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors(graph.edges).values())
+    assert size == 4 * graph.num_edges + 2 * graph.num_atoms
+
+
+def test_edges_are_made_before_worker_processes_start() -> None:
+    waiting = examples()
+    make_loader(waiting, [[0]])
+    assert not any("edges" in vars(example.graph) for example in waiting)
+    make_loader(waiting, [[0]], num_workers=1)
+    assert all("edges" in vars(example.graph) for example in waiting)
 
 
 def test_edges_are_sorted_by_target_and_go_both_ways() -> None:
@@ -292,7 +427,7 @@ def test_a_loader_gives_the_batches_in_the_order_asked_for() -> None:
 
 
 def test_worker_processes_give_the_same_batches() -> None:
-    order = epoch_batches(4, 2, seed=3, epoch=1)
+    order = epoch_batches(graph_sizes(examples()), 2, seed=3, epoch=1)
     for one, other in zip(make_loader(examples(), order), make_loader(examples(), order, num_workers=2), strict=True):
         assert_same_graph(one, other)
 

@@ -7,9 +7,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from src.graph import Batch
 from src.inference import DeviceError, autocast, choose_device, choose_precision, predict_batches
 from src.model import build_model
+from src.out_of_memory import TooLargeError
 from tests.synthetic import batch_of, random_complex, scattered, tiny_settings
 
 CPU = torch.device("cpu")
@@ -104,3 +107,48 @@ def test_a_batch_without_labels_is_predicted() -> None:
     predicted, measured = predict_batches(build_model(tiny_settings(num_layers=1)), [batch], CPU)
     assert math.isfinite(predicted[0])
     assert math.isnan(measured[0])
+
+
+class SmallMemory(nn.Module):
+    """Predicts the number of atoms of each complex, as long as a batch has no more complexes than fit."""
+
+    def __init__(self, most: int):
+        super().__init__()
+        self.most = most
+        self.failed: list[tuple[str, ...]] = []
+
+    def forward(self, batch: Batch) -> torch.Tensor:
+        if batch.num_graphs > self.most:
+            self.failed.append(batch.codes)
+            torch.empty(10**15)  # what the CPU's allocator says is what is handled
+        return torch.bincount(batch.graph_of_atom).float()
+
+
+def uneven_batches() -> list[Batch]:
+    graphs = [random_complex(number, num_ligand_atoms=3 + number, num_pocket_atoms=6) for number in range(10)]
+    return [batch_of(graphs[:5]), batch_of(graphs[5:])]
+
+
+def test_a_batch_that_does_not_fit_is_predicted_in_parts_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, freed = SmallMemory(most=2), []
+    monkeypatch.setattr("src.inference.free_memory", freed.append)
+    predicted, measured = predict_batches(model, uneven_batches(), CPU)
+    assert predicted.tolist() == [9.0 + number for number in range(10)]
+    assert measured.shape == (10,)
+    # Five, then three of them; the second batch is larger than what failed and is cut before it is tried.
+    assert model.failed == [tuple(f"syn{n}" for n in range(5)), ("syn2", "syn3", "syn4")]
+    assert freed == [CPU, CPU]
+
+
+def test_a_complex_that_does_not_fit_is_named() -> None:
+    with pytest.raises(TooLargeError, match=r"syn0 alone \(9 atoms, \d+ edges\) does not fit into memory: .*allocate"):
+        predict_batches(SmallMemory(most=0), uneven_batches(), CPU)
+
+
+def test_another_error_of_the_model_is_not_taken_for_it() -> None:
+    class Wrong(nn.Module):
+        def forward(self, batch: Batch) -> torch.Tensor:
+            return batch.pos @ batch.pos
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        predict_batches(Wrong(), uneven_batches(), CPU)

@@ -2,24 +2,21 @@ import math
 
 import pytest
 import torch
-from torch_geometric.nn.models import visnet as pyg
 
+from src.geometry import spherical_harmonics
 from src.message_passing import (
-    RMS_EPSILON,
-    SHORTEST_DISTANCE,
+    CHUNK_ELEMENTS,
+    EAGER,
     Edges,
     EdgeWeights,
-    cosine_envelope,
-    distances_and_units,
-    edge_messages,
-    expnorm_basis,
-    expnorm_parameters,
-    gaussian_basis,
-    max_min_norm,
-    neighbour_messages,
+    Form,
+    Messages,
+    Nodes,
+    chunks,
+    message_gradients_in_chunks,
+    messages_in_chunks,
+    pass_messages,
     rejection_product,
-    rms_norm,
-    spherical_harmonics,
     sum_by_index,
 )
 
@@ -31,132 +28,31 @@ def units(count: int, seed: int = 0) -> torch.Tensor:
     return draw / draw.norm(dim=-1, keepdim=True)
 
 
-def test_distances_and_units_point_from_target_to_source():
-    pos = torch.tensor([[0.0, 0.0, 0.0], [3.0, 4.0, 0.0]])
-    distance, unit = distances_and_units(pos, torch.tensor([1, 0]), torch.tensor([0, 1]))
-    assert distance.tolist() == [5.0, 5.0]
-    torch.testing.assert_close(unit, torch.tensor([[0.6, 0.8, 0.0], [-0.6, -0.8, 0.0]]))
-
-
-@pytest.mark.parametrize("gap", [0.0, 1e-12, 1e-4])
-def test_overlapping_atoms_have_finite_geometry_and_gradient(gap):
-    pos = torch.tensor([[1.0, 2.0, 3.0], [1.0 + gap, 2.0, 3.0]], requires_grad=True)
-    distance, unit = distances_and_units(pos, torch.tensor([0]), torch.tensor([1]))
-    (distance.sum() + unit.sum()).backward()
-    assert distance.item() == pytest.approx(SHORTEST_DISTANCE)
-    assert unit.norm() < 0.02
-    assert torch.isfinite(pos.grad).all()
-    assert pos.grad.abs().max() <= 1.01 / SHORTEST_DISTANCE
-
-
-def test_envelope_values_by_hand_and_a_cutoff_per_edge():
-    distance = torch.tensor([0.0, 1.5, 3.0, 3.0, 9.0])
-    cutoff = torch.tensor([3.0, 3.0, 3.0, 6.0, 6.0])
-    torch.testing.assert_close(cosine_envelope(distance, cutoff), torch.tensor([1.0, 0.5, 0.0, 0.5, 0.0]))
-
-
-def test_radial_basis_and_envelope_equal_pyg_at_five_angstrom():
-    distance = torch.linspace(0.1, 5.5, 50)
-    theirs = pyg.ExpNormalSmearing(cutoff=5.0, num_rbf=16)
-    means, betas = expnorm_parameters(16)
-    cutoff = torch.full_like(distance, 5.0)
-    torch.testing.assert_close(expnorm_basis(distance, cutoff, means, betas), theirs(distance))
-    torch.testing.assert_close(cosine_envelope(distance, cutoff), pyg.CosineCutoff(5.0)(distance))
-
-
-def test_radial_basis_depends_on_the_fraction_of_the_cutoff_alone():
-    means, betas = expnorm_parameters(8)
-    short = expnorm_basis(torch.tensor([1.2]), torch.tensor([3.0]), means, betas)
-    long = expnorm_basis(torch.tensor([2.4]), torch.tensor([6.0]), means, betas)
-    torch.testing.assert_close(short, long)
-
-
-def test_gaussians_peak_at_their_centres():
-    centres = torch.linspace(0, 6, 7)
-    basis = gaussian_basis(centres, centres)
-    torch.testing.assert_close(basis.diagonal(), torch.ones(7))
-    assert basis[2, 3] == pytest.approx(math.exp(-0.5))
-
-
-@pytest.mark.parametrize("lmax", [1, 2])
-def test_spherical_harmonics_equal_pyg_and_each_degree_has_norm_one(lmax):
-    unit = units(20)
-    ours = spherical_harmonics(unit, lmax)
-    torch.testing.assert_close(ours, pyg.Sphere(lmax)(unit))
-    torch.testing.assert_close(ours[:, :3].norm(dim=-1), torch.ones(20, dtype=DOUBLE))
-    if lmax == 2:
-        torch.testing.assert_close(ours[:, 3:].norm(dim=-1), torch.ones(20, dtype=DOUBLE))
-
-
-def test_products_of_harmonics_are_the_legendre_polynomials_of_the_angle():
-    a, b = units(20, 1), units(20, 2)
-    cosine = (a * b).sum(-1)
-    product = spherical_harmonics(a, 2) * spherical_harmonics(b, 2)
-    torch.testing.assert_close(product[:, :3].sum(-1), cosine)
-    torch.testing.assert_close(product[:, 3:].sum(-1), 1.5 * cosine**2 - 0.5)
-
-
 def test_sums_of_low_precision_values_are_float32():
     total = sum_by_index(torch.full((3000, 1), 1.0, dtype=torch.bfloat16), torch.zeros(3000, dtype=torch.int64), 2)
     assert total.dtype == torch.float32
     assert total.tolist() == [[3000.0], [0.0]]  # bfloat16 would stop at 256
 
 
-def test_rms_norm_by_hand():
-    vec = torch.zeros(2, 3, 2)
-    vec[0, :, 0] = torch.tensor([3.0, 0.0, 4.0])  # squared lengths 25 and 0, mean 12.5
-    normed = rms_norm(vec)
-    torch.testing.assert_close(normed[0], vec[0] / math.sqrt(12.5 + RMS_EPSILON))
-    assert (normed[1] == 0).all()
-
-
-def test_rms_norm_is_smooth_at_zero():
-    """max_min jumps between two tiny vectors; rms moves no more than the vectors do, times a constant."""
-    tiny = torch.zeros(1, 3, 4, dtype=DOUBLE, requires_grad=True)
-    (gradient,) = torch.autograd.grad(rms_norm(tiny).sum(), tiny)
-    torch.testing.assert_close(gradient, torch.full_like(gradient, RMS_EPSILON**-0.5))
-    step = torch.randn(1, 3, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(0)) * 1e-6
-    assert (rms_norm(step) - rms_norm(-step)).norm() < 2.1 * step.norm() / math.sqrt(RMS_EPSILON)
-    assert (max_min_norm(step) - max_min_norm(-step)).norm() > 1.0
-    smooth = torch.randn(2, 3, 4, dtype=DOUBLE, generator=torch.Generator().manual_seed(1), requires_grad=True)
-    assert torch.autograd.gradcheck(rms_norm, smooth)
-
-
-def test_max_min_norm_equals_pyg_and_keeps_zero_vectors():
-    vec = torch.randn(5, 3, 8, dtype=DOUBLE)
-    torch.testing.assert_close(max_min_norm(vec), pyg.VecLayerNorm(8, False).max_min_norm(vec))
-    zero = torch.zeros(2, 3, 8, requires_grad=True)
-    normed = max_min_norm(zero)
-    normed.sum().backward()
-    assert (normed == 0).all()
-    assert torch.isfinite(zero.grad).all()
-
-
-def test_neighbour_messages_by_hand():
-    edges = Edges(torch.tensor([1, 2]), torch.tensor([0, 0]), torch.zeros(2, 3), torch.tensor([0.5, 1.0]))
-    embedded = torch.tensor([[9.0, 9.0], [2.0, 4.0], [1.0, 1.0]])
-    filters = torch.tensor([[1.0, 2.0], [3.0, 5.0]])
-    result = neighbour_messages(embedded, filters, edges)
-    assert result.tolist() == [[4.0, 9.0], [0.0, 0.0], [0.0, 0.0]]
-
-
 def attention_case(envelope: float, vec: torch.Tensor | None, corrected: bool = True):
     """One edge from atom 1 to atom 0 along z, one head, two channels, filters silu(1), gate biases 1, 2."""
-    edges = Edges(torch.tensor([1]), torch.tensor([0]), torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([envelope]))
+    edges = Edges(torch.tensor([1]), torch.tensor([0]), torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[envelope]]))
     gates = 2 if vec is None else 4
     gate_bias = torch.cat([torch.ones(gates - 2), torch.full((2,), 2.0)])
     weights = EdgeWeights(torch.zeros(4, 2), torch.ones(4), torch.zeros(gates, 2), gate_bias)
     query = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
     key_value = torch.tensor([[7.0, 7.0, 7.0, 7.0], [3.0, 4.0, 5.0, 6.0]])
     feature = torch.zeros(1, 2)
-    return edge_messages(query, key_value, vec, feature, edges, weights, num_heads=1, corrected=corrected)
+    messages = pass_messages(Nodes(query, key_value, vec, None, None), feature, edges, weights, Form(1, corrected))
+    assert messages.feature is None
+    return messages.scalar, messages.vector
 
 
 def silu(value: float) -> float:
     return value / (1 + math.exp(-value))
 
 
-def test_edge_messages_by_hand():
+def test_messages_by_hand():
     scalars, vectors = attention_case(0.5, torch.full((2, 3, 2), 10.0))
     attention = silu((1 * 3 + 2 * 4) * silu(1.0)) * 0.5
     expected = [5 * silu(1.0) * attention, 6 * silu(1.0) * attention]
@@ -190,22 +86,132 @@ def rejection_by_hand(a, b, d, blocks):
 @pytest.mark.parametrize(("lmax", "corrected"), [(1, True), (1, False), (2, True), (2, False)])
 def test_rejection_product_equals_explicit_rejection(lmax, corrected):
     size = 3 if lmax == 1 else 8
-    a, b = torch.randn(2, size, 5, dtype=DOUBLE), torch.randn(2, size, 5, dtype=DOUBLE)
+    a, b = torch.randn(1, size, 5, dtype=DOUBLE), torch.randn(1, size, 5, dtype=DOUBLE)
     direction = spherical_harmonics(units(1), lmax)
-    edges = Edges(torch.tensor([1]), torch.tensor([0]), direction, torch.ones(1, dtype=DOUBLE))
     blocks = [slice(0, 3), slice(3, 8)][:lmax] if corrected else [slice(0, size)]
-    expected = rejection_by_hand(a[0], b[1], direction[0], blocks)
-    torch.testing.assert_close(rejection_product(a, b, edges, corrected=corrected)[0], expected)
+    expected = rejection_by_hand(a[0], b[0], direction[0], blocks)
+    torch.testing.assert_close(rejection_product(a, b, direction, Form(1, corrected))[0], expected)
 
 
 def test_published_rejection_ignores_the_direction_at_lmax_two():
     """The two degrees have norm 1 each, so the published rejection cancels; the corrected one does not."""
-    a, b = torch.randn(2, 8, 5, dtype=DOUBLE), torch.randn(2, 8, 5, dtype=DOUBLE)
+    a, b = torch.randn(1, 8, 5, dtype=DOUBLE), torch.randn(1, 8, 5, dtype=DOUBLE)
     products = {}
     for corrected in (True, False):
         for seed in (1, 2):
             direction = spherical_harmonics(units(1, seed), 2)
-            edges = Edges(torch.tensor([1]), torch.tensor([0]), direction, torch.ones(1, dtype=DOUBLE))
-            products[corrected, seed] = rejection_product(a, b, edges, corrected=corrected)
+            products[corrected, seed] = rejection_product(a, b, direction, Form(1, corrected))
     torch.testing.assert_close(products[False, 1], products[False, 2])
     assert (products[True, 1] - products[True, 2]).abs().max() > 0.01
+
+
+def test_updated_features_by_hand():
+    """One edge along z; the parts of (1, 2, 3) and (4, 5, 6) across it have the product 1 * 4 + 2 * 5 = 14."""
+    edges = Edges(torch.tensor([1]), torch.tensor([0]), torch.tensor([[0.0, 0.0, 1.0]]), torch.ones(1, 1))
+    weights = EdgeWeights(
+        torch.zeros(3, 1), torch.tensor([0.0, 0.0, 2.0]), torch.zeros(2, 1), torch.zeros(2)
+    )  # one channel
+    zero = torch.zeros(2, 1)
+    target_vec = torch.tensor([[[1.0], [2.0], [3.0]], [[9.0], [9.0], [9.0]]])
+    source_vec = torch.tensor([[[9.0], [9.0], [9.0]], [[4.0], [5.0], [6.0]]])
+    nodes = Nodes(zero, torch.zeros(2, 2), torch.zeros(2, 3, 1), target_vec, source_vec)
+    messages = pass_messages(nodes, torch.tensor([[7.0]]), edges, weights, Form(1, True))
+    assert messages.feature.tolist() == [[pytest.approx(7 + silu(2.0) * 14)]]
+
+
+def random_case(*, lmax, first=False, updates=False, num_atoms=5, num_edges=23, channels=6, dtype=DOUBLE):
+    """Nodes, features, edges and weights with nothing at zero."""
+    draw = torch.Generator().manual_seed(4)
+
+    def random(*shape):
+        return torch.randn(shape, dtype=dtype, generator=draw)
+
+    size = 3 if lmax == 1 else 8
+    vec = None if first else random(num_atoms, size, channels)
+    ends = [random(num_atoms, size, channels) for _ in range(2)] if updates else [None, None]
+    nodes = Nodes(random(num_atoms, channels), random(num_atoms, 2 * channels), vec, *ends)
+    target = torch.sort(torch.randint(0, num_atoms, (num_edges,), generator=draw)).values
+    source = torch.randint(0, num_atoms, (num_edges,), generator=draw)
+    unit = torch.nn.functional.normalize(random(num_edges, 3), dim=-1)
+    envelope = torch.rand((num_edges, 1), dtype=dtype, generator=draw)
+    edges = Edges(source, target, spherical_harmonics(unit, lmax), envelope)
+    filters, gates = (3 if updates else 2) * channels, (1 if first else 2) * channels
+    weights = EdgeWeights(random(filters, channels), random(filters), random(gates, channels), random(gates))
+    return nodes, random(num_edges, channels), edges, weights
+
+
+CASES = [
+    pytest.param(lmax, first, updates, corrected, id=f"lmax{lmax}-{name}-{'corrected' if corrected else 'published'}")
+    for lmax in (1, 2)
+    for name, first, updates in (("first", True, False), ("middle", False, True), ("last", False, False))
+    for corrected in (True, False)
+]
+
+
+@pytest.mark.parametrize(("lmax", "first", "updates", "corrected"), CASES)
+def test_written_out_gradient_equals_finite_differences(lmax, first, updates, corrected):
+    nodes, feature, edges, weights = random_case(lmax=lmax, first=first, updates=updates, num_edges=7, channels=4)
+    form = Form(2, corrected)
+    given = [t for t in (*nodes, feature, *weights) if t is not None]
+
+    class Written(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, *tensors):
+            ctx.save_for_backward(*tensors)
+            return tuple(t for t in pass_messages(*unpacked(tensors), form) if t is not None)
+
+        @staticmethod
+        def backward(ctx, *grads):
+            of_messages = Messages(*grads, *[None] * (3 - len(grads)))
+            n, f, e, w = unpacked(ctx.saved_tensors)
+            of_nodes, of_feature, of_weights = message_gradients_in_chunks(
+                n, f.__getitem__, e, w, form, of_messages, kernels=EAGER
+            )
+            return tuple(t for t in (*of_nodes, of_feature, *of_weights) if t is not None)
+
+    def unpacked(tensors):
+        rest = iter(tensors)
+        n = Nodes(*(None if t is None else next(rest) for t in nodes))
+        return n, next(rest), edges, EdgeWeights(*rest)
+
+    assert torch.autograd.gradcheck(Written.apply, [t.requires_grad_() for t in given])
+
+
+@pytest.mark.parametrize("longest", [1, 5, 22, 23, 1000])
+def test_chunks_do_not_change_the_result(longest, monkeypatch):
+    nodes, feature, edges, weights = random_case(lmax=1, updates=True)
+    monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", longest * feature.shape[-1])
+    form = Form(3, True)
+    whole = pass_messages(nodes, feature, edges, weights, form)
+    updated = torch.empty_like(feature)
+    parts = messages_in_chunks(nodes, feature.__getitem__, edges, weights, form, updated=updated, kernels=EAGER)
+    for one, other in zip(parts, whole, strict=True):
+        torch.testing.assert_close(one, other)
+    assert [len(range(*chunk.indices(23))) for chunk in chunks(23, 6, feature.device)] == {
+        1: [1] * 23,
+        5: [4, 5, 4, 5, 5],
+        22: [11, 12],
+        23: [23],
+        1000: [23],
+    }[longest]
+
+
+def test_no_edge_at_all():
+    nodes, feature, edges, weights = random_case(lmax=1, updates=True, num_edges=0)
+    messages = messages_in_chunks(
+        nodes, feature.__getitem__, edges, weights, Form(2, True), updated=feature, kernels=EAGER
+    )
+    assert (messages.scalar == 0).all()
+    assert (messages.vector == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_keeps_sums_in_float32(dtype):
+    nodes, feature, edges, weights = random_case(lmax=1, updates=True, dtype=torch.float32)
+    exact = pass_messages(nodes, feature, edges, weights, Form(3, True))
+    low = EdgeWeights(*(t.to(dtype) for t in weights))
+    rough = pass_messages(nodes, feature.to(dtype), edges, low, Form(3, True))
+    assert rough.scalar.dtype == rough.vector.dtype == torch.float32
+    assert rough.feature.dtype == dtype
+    for one, other in zip(rough, exact, strict=True):
+        assert (one.float() - other).norm() < 0.03 * other.norm()

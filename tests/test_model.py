@@ -7,6 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.graph import Batch
 from src.model import AffinityModel, ModelError, build_model
+from src.recomputation import EdgeRows, Plain
 from tests.synthetic import (
     INTERACTION_CUTOFF,
     NEAR_CUTOFF,
@@ -261,10 +262,16 @@ def test_five_hundred_steps_at_a_high_rate_stay_finite(dtype):
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
+def layer_outputs(layer, x, vec, feature, edges):
+    """Changes of scalars, vectors and features."""
+    run = Plain(EdgeRows(lambda pair, chunk: feature, (edges.source,), ()), x, edges)
+    return *run(layer, x, vec), run.feature - feature
+
+
 @pytest.mark.parametrize("norm", ["rms", "max_min"])
 def test_a_norm_bounds_what_grown_vectors_do(norm):
     """A hundredfold vector changes products of vectors ten-thousandfold unless it is normed."""
-    edges, _ = small_model().representation._geometry(batch := in_double(random_batch(1, seed=18)))
+    edges, *_ = small_model().representation._edges(batch := in_double(random_batch(1, seed=18)))
     draw = torch.Generator().manual_seed(0)
     x, vec, feature = (
         torch.randn(*shape, 16, dtype=DOUBLE, generator=draw)
@@ -273,7 +280,7 @@ def test_a_norm_bounds_what_grown_vectors_do(norm):
     growth = {}
     for kind in (norm, "none"):
         layer = small_model(vector_norm=kind).representation.layers[1]
-        small, large = layer(x, vec, feature, edges), layer(x, 100 * vec, feature, edges)
+        small, large = (layer_outputs(layer, x, scale * vec, feature, edges) for scale in (1, 100))
         growth[kind] = max(float((b.norm() / a.norm()).detach()) for a, b in zip(small, large, strict=True))
     assert growth[norm] < 1.1
     assert growth["none"] > 50

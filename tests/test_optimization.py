@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ def test_the_optimizer_has_the_settings(tmp_path: Path, name: str, kind: type) -
     assert (group["lr"], group["weight_decay"], group["eps"]) == (0.02, 0.3, 1e-7)
 
 
-def rates(tmp_path: Path, count: int, **changes: object) -> list[float]:
+def rates(tmp_path: Path, count: int, num_steps: Sequence[int] = (), **changes: object) -> list[float]:
     settings = settings_of(tmp_path, learning_rate=1.0, **changes)
     optimizer = make_optimizer(linear(), settings)
-    scheduler = make_scheduler(optimizer, settings, steps_per_epoch=4)
+    scheduler = make_scheduler(optimizer, settings, num_steps=num_steps or [4] * settings.epochs)
     values = []
     for _ in range(count):
         values.append(optimizer.param_groups[0]["lr"])
@@ -59,6 +60,14 @@ def test_the_cosine_without_warm_up_starts_at_the_full_rate(tmp_path: Path) -> N
     assert rates(tmp_path, 1, scheduler="cosine", warmup_epochs=0) == [1.0]
 
 
+def test_epochs_of_different_lengths_end_the_cosine_with_the_last_step(tmp_path: Path) -> None:
+    values = rates(tmp_path, 10, num_steps=[2, 3, 4], scheduler="cosine", warmup_epochs=1, epochs=3)
+    even = rates(tmp_path, 10, num_steps=[3, 3, 3], scheduler="cosine", warmup_epochs=1, epochs=3)
+    assert values == even
+    assert values[8] > FINAL_LEARNING_RATE
+    assert values[9] == pytest.approx(FINAL_LEARNING_RATE)
+
+
 def test_a_warm_up_longer_than_the_run_divides_by_nothing(tmp_path: Path) -> None:
     assert all(0 < rate < 1 for rate in rates(tmp_path, 8, scheduler="cosine", warmup_epochs=10, epochs=2))
 
@@ -66,7 +75,7 @@ def test_a_warm_up_longer_than_the_run_divides_by_nothing(tmp_path: Path) -> Non
 def test_the_plateau_waits_and_halves(tmp_path: Path) -> None:
     settings = settings_of(tmp_path, learning_rate=1.0, scheduler="plateau", plateau_factor=0.5, plateau_patience=1)
     optimizer = make_optimizer(linear(), settings)
-    scheduler = make_scheduler(optimizer, settings, steps_per_epoch=4)
+    scheduler = make_scheduler(optimizer, settings, num_steps=[4] * settings.epochs)
     values = []
     for score in (1.0, 1.1, 1.1, math.inf, math.inf):
         scheduler.step(score)

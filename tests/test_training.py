@@ -15,8 +15,9 @@ from torch import nn
 from config import CONFIG
 from src.checkpoint import CheckpointError, newest_checkpoint, save_checkpoint
 from src.graph import Batch
+from src.optimization import FINAL_LEARNING_RATE
 from src.settings import read_settings
-from src.training import Trainer, TrainingError, squared_errors
+from src.training import Trainer, TrainingError
 from tests.synthetic import random_batch
 
 EPOCHS, NUM_BATCHES = 3, 5
@@ -72,13 +73,13 @@ def make_trainer(folder: Path, **changes: object) -> Trainer:
     Path(settings.output.checkpoint_dir).mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     dictionaries = ("versions", "config", "model_settings", "graph_settings", "split", "dataset")
-    facts = {"data_version": "1", **{name: {} for name in dictionaries}}
+    facts = {"data_version": "1", "kernels": "plain", **{name: {} for name in dictionaries}}
     return Trainer(
         TinyModel(),
         settings.training,
         settings.output,
         device=torch.device("cpu"),
-        num_batches=NUM_BATCHES,
+        num_batches=[NUM_BATCHES] * settings.training.epochs,
         facts=facts,
     )
 
@@ -139,18 +140,6 @@ def test_a_run_stopped_after_any_batch_ends_with_the_same_bits(
         resumed.load_state_dict(state)
         resumed.fit(train_batches, VALIDATION)
         assert_same(fingerprint(resumed), fingerprint(whole))
-
-
-def test_accumulated_steps_equal_one_large_batch(tmp_path: Path) -> None:
-    window = make_batches(0)  # 2, 2, 2, 2 and 1 complexes
-    accumulated, direct = make_trainer(tmp_path), make_trainer(tmp_path)
-    accumulated.model.eval()
-    for batch in window:
-        assert accumulated._backward(batch, total=9) is not None
-    direct.model.eval()
-    torch.cat([squared_errors(direct.model(batch), batch) for batch in window]).mean().backward()
-    for one, other in zip(accumulated.model.parameters(), direct.model.parameters(), strict=True):
-        torch.testing.assert_close(one.grad, other.grad)
 
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
@@ -380,11 +369,84 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
-def test_a_prediction_beyond_a_bound_is_no_error() -> None:
-    batch = replace(
-        random_batch(4, seed=0),
-        pk=torch.tensor([5.0, 5.0, 5.0, 5.0]),
-        bound=torch.tensor([1.0, 1.0, -1.0, 0.0]),
+def test_memory_that_runs_out_while_the_optimizer_allocates_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Adam allocates parameter after parameter; without a cleaning up the next try would find half a state."""
+    trainer, clean = make_trainer(tmp_path), make_trainer(tmp_path)
+    trainer.model.dropout = clean.model.dropout = 0.0
+    clean._train_window(make_batches(0))
+    fail_once(monkeypatch, torch, "zeros_like", call=4)
+    trainer._train_window(make_batches(0))
+    assert_same(trainer.state_dict()["optimizer"], clean.state_dict()["optimizer"])
+    assert_same(trainer.model.state_dict(), clean.model.state_dict())
+    assert trainer.progress.step == 1
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("earlier_steps", [0, 1])
+def test_a_step_that_moved_nothing_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier_steps: int, precision: str
+) -> None:
+    def steps(*, fails: bool) -> Trainer:
+        trainer = make_trainer(tmp_path, precision=precision)
+        trainer.scaler = torch.amp.GradScaler("cpu", init_scale=16.0, enabled=precision == "fp16")
+        trainer.model.dropout = 0.0
+        for number in range(earlier_steps + 1):
+            if fails and number == earlier_steps:
+                fail_once(monkeypatch, torch.optim.Adam, "_init_group")
+            trainer._train_window(make_batches(number))
+        assert trainer.progress.step == earlier_steps + 1
+        return trainer
+
+    assert_same(fingerprint(steps(fails=True)), fingerprint(steps(fails=False)))
+
+
+def test_a_step_that_was_cut_off_is_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tmp_path)
+    trainer.fit(lambda epoch, first_batch: make_batches(0), VALIDATION)
+    path = tmp_path / "checkpoints/checkpoint.pth.tar"
+    whole = path.read_bytes()
+    trainer.progress.start_epoch(0)
+    fail_once(monkeypatch, torch.Tensor, "sqrt", call=3)  # Adam's denominator, of the third parameter
+    with pytest.raises(TrainingError, match=r"no memory for the step of the optimizer.*last checkpoint is whole"):
+        trainer.fit(train_batches, VALIDATION)
+    assert path.read_bytes() == whole
+    counts = {state["step"].item() for state in trainer.optimizer.state.values()}
+    assert counts == {EPOCHS * NUM_BATCHES, EPOCHS * NUM_BATCHES + 1}  # it was cut off half way, and left
+
+
+def test_a_step_for_which_there_is_never_memory_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = make_trainer(tmp_path)
+    before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
+    fail_once(monkeypatch, torch, "zeros_like", call=1, times=100)
+    with pytest.raises(TrainingError, match=r"no memory for the step of the optimizer.*visnet_hidden_channels"):
+        trainer._train_window(make_batches(0)[:1])
+    for one, other in zip(trainer.model.parameters(), before, strict=True):
+        assert torch.equal(one, other)
+
+
+def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, *, call: int = 1, times: int = 1) -> None:
+    """Let memory run out in this call of a function, and in the calls after it as often as is said."""
+    real, calls = getattr(owner, name), []
+
+    def failing(*arguments: object, **options: object) -> object:
+        calls.append(name)
+        if call <= len(calls) < call + times:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+def test_epochs_may_have_different_numbers_of_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, counts = [], [5, 3, 4]
+    monkeypatch.setattr(
+        "src.training.save_checkpoint",
+        lambda path, state, keep_previous: saved.append((state["progress"]["epoch"], state["progress"]["next_batch"])),
     )
-    errors = squared_errors(torch.tensor([7.0, 4.0, 7.0, 4.0]), batch)
-    assert errors.tolist() == [0.0, 1.0, 4.0, 1.0]
+    made = make_trainer(tmp_path, scheduler="cosine", warmup_epochs=0, checkpoint_every_batches=3)
+    trainer = Trainer(made.model, made.settings, made.output, device=made.device, num_batches=counts, facts=made.facts)
+    trainer.fit(lambda epoch, first: make_batches(epoch)[first : counts[epoch]], VALIDATION)
+    assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(FINAL_LEARNING_RATE * made.settings.learning_rate)
+    assert [position for position in saved if position[1]] == [(0, 3), (2, 3)]  # 3 is the last batch of the second
