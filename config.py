@@ -6,7 +6,7 @@ Relative paths start from the folder of this file.
 
 # Blocks for common hardware: put the name of yours into the last line of CONFIG.
 CPU = {
-    "batch_size": 8,  # complexes per forward pass
+    "batch_size": 8,  # complexes per forward pass; "auto" = what the memory of the device holds
     "gradient_accumulation_steps": 1,  # forward passes per optimizer step
     "visnet_hidden_channels": 64,
     "visnet_num_layers": 3,
@@ -15,18 +15,18 @@ CPU = {
     "visnet_lmax": 1,
 }
 GPU_6GB = {
-    "batch_size": 4,
-    "gradient_accumulation_steps": 4,
+    "batch_size": 16,
+    "gradient_accumulation_steps": 1,
     "visnet_hidden_channels": 128,
-    "visnet_num_layers": 4,
+    "visnet_num_layers": 6,
     "visnet_num_heads": 8,
     "visnet_num_rbf": 32,
     "visnet_lmax": 1,
 }
 GPU_16GB = {
-    "batch_size": 8,
-    "gradient_accumulation_steps": 2,
-    "visnet_hidden_channels": 128,
+    "batch_size": 16,
+    "gradient_accumulation_steps": 1,
+    "visnet_hidden_channels": 256,
     "visnet_num_layers": 6,
     "visnet_num_heads": 8,
     "visnet_num_rbf": 64,
