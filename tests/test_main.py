@@ -20,6 +20,7 @@ import torch
 import main as training_program
 import predict as scoring_program
 from src.checkpoint import load_checkpoint
+from src.message_passing import EAGER, Kernels
 from tests.complexes import sdf_text, write_dataset
 from tests.runs import CODES, ROOT, Run, finish, printed_command, score_options, start
 
@@ -331,3 +332,26 @@ def test_a_run_with_auto_keeps_its_numbers_when_it_goes_on(
     # The numbers written out are the same run.
     assert run.train(batch_size=16, epochs=4) == 0
     assert [row["epoch"] for row in run.history()] == [1, 2, 3, 4]
+
+
+def test_a_run_that_goes_on_keeps_its_kernels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int | None] = []
+
+    def fastest(*_: object, num_steps: int | None, **__: object) -> Kernels:
+        asked.append(num_steps)
+        return Kernels(*EAGER)  # stands for compiled ones
+
+    def kernels() -> str:
+        return load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["kernels"]
+
+    monkeypatch.setattr(training_program, "fastest_kernels", fastest)
+    assert run.train(epochs=1, batch_size=1) == 0
+    num_train = len(json.loads((run.results / "run.json").read_text())["split"]["train"])
+    assert asked == [num_train]
+    assert kernels() == "compiled"
+    assert run.train(epochs=2, batch_size=1) == 0
+    assert asked == [num_train, None]
+    assert run.train("--fresh", epochs=1, batch_size=1, message_passing="fast") == 0
+    assert kernels() == "plain"
+    assert run.train(epochs=2, batch_size=1, message_passing="auto") == 0
+    assert len(asked) == 2
