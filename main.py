@@ -58,6 +58,7 @@ from src.layouts import ComplexFiles
 from src.memory_plan import plan_memory, plan_text, resolve_auto
 from src.message_passing import EAGER
 from src.model import build_model
+from src.out_of_memory import parts_within
 from src.prediction import load_scorer
 from src.settings import Settings, SettingsError, read_settings
 from src.stop_signals import EXIT_CODES
@@ -210,6 +211,9 @@ def _resume(trainer: Trainer, path: Path, state: dict) -> None:
     check_same_run(trainer.facts, state, path)
     trainer.load_state_dict(state)
     progress = trainer.progress
+    now = trainer.facts["config"]
+    if any(state["config"][key] != now[key] for key in ("device", "message_passing")):
+        progress.edge_limit = None  # what did not fit there may fit here
     if trainer.finished:
         log.info("%s: this run is finished after %d epochs", path, progress.epoch)
     else:
@@ -220,10 +224,14 @@ def _choose_kernels(trainer: Trainer, train: Sequence[Example], earlier: str | N
     """Compile the message passing of a long training; a run that goes on keeps what it had, as the digits differ."""
     if earlier == "plain":
         return
-    size = trainer.settings.batch_size
+    settings, limit = trainer.settings, trainer.progress.edge_limit
+    batches = epoch_batches(
+        graph_sizes(train), settings.batch_size, batch_budget(settings), seed=settings.seed, epoch=0
+    )
+    tried = [collate([train[number] for number in numbers]) for numbers in (batches[0], batches[len(batches) // 2])]
     kernels = fastest_kernels(
         trainer.model,
-        [collate(train[:size]), collate(train[-size:])],
+        [parts_within(batch, limit)[0] for batch in tried],
         num_steps=sum(trainer.num_batches) if earlier is None else None,
         device=trainer.device,
         precision=trainer.precision,

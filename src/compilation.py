@@ -14,7 +14,7 @@ from src.graph import Batch
 from src.inference import autocast
 from src.message_passing import EAGER, Kernels, message_chunk, message_chunk_gradient
 from src.model import AffinityModel
-from src.out_of_memory import is_out_of_memory
+from src.out_of_memory import free_memory, is_out_of_memory, memory_fault
 
 log = logging.getLogger(__name__)
 
@@ -40,29 +40,37 @@ def fastest_kernels(
 ) -> Kernels:
     """Compiled kernels if the training is long and they are faster on these batches, else the plain ones.
 
-    Neither the model nor the random numbers change.
+    Neither the model nor the random numbers change. Where memory runs out nothing is compiled.
 
     Args:
         batches: two or more, of unlike sizes, so that lengths are compiled as variables.
         num_steps: forward and backward passes of the whole training; None = compile if that works at all.
     """
-    random_numbers = rng_state()
+    random_numbers, chosen = rng_state(), [EAGER]
+    fault = memory_fault(lambda: chosen.append(_compare(model, batches, num_steps, device, precision)))
+    restore_rng(random_numbers)
+    if fault is not None:
+        free_memory(device)
+        log.warning("message passing is not compiled, memory ran out while it was tried: %s", fault)
+    return chosen[-1]
+
+
+def _compare(
+    model: AffinityModel, batches: Sequence[Batch], num_steps: int | None, device: torch.device, precision: torch.dtype
+) -> Kernels:
     on_device = [batch.to(device) for batch in batches]
+    seconds, exact = _run(model, EAGER, on_device, precision)
+    if num_steps is not None and seconds * num_steps < WORTH_COMPILING_S:
+        return EAGER
+    log.info("compiling the message passing: minutes at the first time, seconds later")
+    started, kernels = time.monotonic(), compiled_kernels()
     try:
-        seconds, exact = _run(model, EAGER, on_device, precision)
-        if num_steps is not None and seconds * num_steps < WORTH_COMPILING_S:
-            return EAGER
-        log.info("compiling the message passing: minutes at the first time, seconds later")
-        started, kernels = time.monotonic(), compiled_kernels()
-        try:
-            compiled_seconds, compiled = _run(model, kernels, on_device, precision)
-        except Exception as error:  # torch.compile raises what its compilers raise, and each has types of its own
-            if is_out_of_memory(error):
-                raise
-            log.warning("message passing is not compiled, training is slower: %s", _first_line(error))
-            return EAGER
-    finally:
-        restore_rng(random_numbers)
+        compiled_seconds, compiled = _run(model, kernels, on_device, precision)
+    except Exception as error:  # torch.compile raises what its compilers raise, and each has types of its own
+        if is_out_of_memory(error):
+            raise
+        log.warning("message passing is not compiled, training is slower: %s", _first_line(error))
+        return EAGER
     difference = float((compiled - exact).norm() / exact.norm().clamp(min=1e-12))
     if not difference <= LARGEST_DIFFERENCE[precision]:
         log.warning("message passing is not compiled: gradients would differ by %.1g", difference)
@@ -70,11 +78,8 @@ def fastest_kernels(
     if num_steps is not None and compiled_seconds >= seconds:
         log.info("message passing is not compiled: that is no faster here")
         return EAGER
-    log.info(
-        "message passing is compiled (%.0f s): steps take %.2f of the time they did",
-        time.monotonic() - started,
-        compiled_seconds / seconds,
-    )
+    ratio, spent = compiled_seconds / seconds, time.monotonic() - started
+    log.info("message passing is compiled (%.0f s): steps take %.2f of the time they did", spent, ratio)
     return kernels
 
 
@@ -83,8 +88,8 @@ def _run(
 ) -> tuple[float, Tensor]:
     """Least seconds of a forward and backward pass on the last batch, and the gradients of the representation."""
     earlier, model.representation.kernels = model.representation.kernels, kernels
-    parameters = list(model.representation.parameters())
-    least = float("inf")
+    parameters = [parameter for parameter in model.representation.parameters() if parameter.requires_grad]
+    seconds = []
     try:
         for batch in [*batches, *[batches[-1]] * repeats]:
             torch.manual_seed(0)  # of dropout
@@ -93,10 +98,10 @@ def _run(
                 loss = model(batch).float().square().sum()
             found = torch.autograd.grad(loss, parameters, allow_unused=True)
             gradients = torch.cat([gradient.flatten().float().cpu() for gradient in found if gradient is not None])
-            least = min(least, time.monotonic() - started)
+            seconds.append(time.monotonic() - started)
     finally:
         model.representation.kernels = earlier
-    return least, gradients
+    return min(seconds[-repeats:]), gradients
 
 
 def _first_line(error: Exception) -> str:

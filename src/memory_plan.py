@@ -148,7 +148,8 @@ def resolve_auto(
 ) -> Settings:
     """Put values in the place of 'auto' in batch_size and message_passing, in `config` too.
 
-    On a GPU the memory is measured even where nothing is 'auto', so that what cannot fit is named before training.
+    When a run begins on a GPU the memory is measured even where nothing is 'auto', so that what cannot fit is named
+    before training. On a CPU it is measured for batch_size 'auto' alone.
 
     Args:
         examples: the training set.

@@ -325,7 +325,7 @@ def _rejected_degrees(direction: Tensor, form: Form) -> Iterator[tuple[slice, Te
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """Products [C, F] of vectors [C, L, F], channel by channel."""
-    total = a[:, 0] * b[:, 0]
+    total = a[:, 0].to(wide(a.dtype)) * b[:, 0]
     for component in range(1, a.shape[1]):
         total = torch.addcmul(total, a[:, component], b[:, component])
     return total

@@ -67,7 +67,8 @@ class EdgeRows(NamedTuple):
         return self.make(self.gathered(x, chunk), chunk)
 
     def gathered(self, x: Tensor, chunk: slice) -> Tensor:
-        return sum(x.index_select(0, end[chunk]) for end in self.ends)
+        first, *others = (x.index_select(0, end[chunk]) for end in self.ends)
+        return sum(others, first)
 
 
 class Plain:
@@ -116,7 +117,7 @@ class Fast:
 
 
 class Lean:
-    """Keeps nothing of size E."""
+    """Keeps nothing that has both edges and channels."""
 
     summed = Fast.summed
 
@@ -300,12 +301,12 @@ def _gradients(
         for output, grad in zip(outputs, grads, strict=True)
         if output is not None and grad is not None and output.requires_grad
     ]
-    wanted = [tensor for tensor in inputs if tensor is not None]
-    if not pairs:
+    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+    if not pairs or not wanted:
         return [None] * len(inputs)
     differentiated, their_grads = zip(*pairs, strict=True)
     found = iter(torch.autograd.grad(differentiated, wanted, their_grads, allow_unused=True))
-    return [None if tensor is None else next(found) for tensor in inputs]
+    return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs]
 
 
 def _autocast_now(like: Tensor) -> Callable[[], AbstractContextManager]:

@@ -75,14 +75,22 @@ def calibrate(
     On a device that does not count its memory the steps run on the CPU.
 
     Raises:
-        TooLargeError: not even one complex fits.
+        TooLargeError: not even one complex fits in any mode; a mode in which none fits is left out.
     """
     if device.type not in ("cpu", "cuda"):
         device, precision = torch.device("cpu"), torch.float32
     random_numbers = rng_state()
     try:
         model = model_to_measure(settings, device)
-        return {mode: _calibrate_mode(model, settings, examples, mode, device, precision) for mode in modes}
+        found: dict[str, StepMemory] = {}
+        for mode in modes:
+            try:
+                found[mode] = _calibrate_mode(model, settings, examples, mode, device, precision)
+            except TooLargeError:
+                if mode == modes[-1] and not found:
+                    raise
+            free_memory(device)
+        return found
     finally:
         restore_rng(random_numbers)
         free_memory(device)
@@ -143,6 +151,8 @@ def _calibrate_mode(
     count = math.ceil(max(CALIBRATION_EDGES, CALIBRATION_CHUNKS * chunk) / edges)
     while True:
         batches = _calibration_batches(middle, count, chunk)
+        if count == 1:
+            batches = [batch for batch in batches if len(batch) == 1]
         try:
             peaks = np.array([phase_peaks(model, collate(batch), device, precision) for batch in batches])
             break

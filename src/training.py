@@ -172,8 +172,11 @@ class Trainer:
         progress.edge_limit = gradient.edge_limit
         for complex_ in gradient.too_large:
             self._leave_out(complex_)
-        for batch, what in gradient.not_finite:
-            self._skip(batch.codes, f"its {what} is NaN or infinite: {names(batch.codes)}")
+        for batch in window:
+            found = [(part.codes, what) for part, what in gradient.not_finite if set(part.codes) <= set(batch.codes)]
+            if found:  # a batch that was run in parts counts once
+                codes = [code for codes, _ in found for code in codes]
+                self._skip(codes, f"its {found[-1][1]} is NaN or infinite: {names(codes)}")
         if not gradient.losses and not gradient.not_finite:
             for batch in window:
                 self._skip((), f"none of its complexes fits into memory: {names(batch.codes)}")

@@ -160,3 +160,14 @@ def test_a_batch_without_edges(mode, lmax):
     assert x.shape == (1, 16)
     assert vec.shape == (1, spherical_harmonics(torch.ones(1, 3), lmax).shape[-1], 16)
     assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("mode", RECOMPUTING)
+def test_frozen_weights_get_no_gradient_and_the_others_the_same(mode):
+    model, batch = scattered(ViSNet(tiny_settings(num_layers=4))).to(DOUBLE), in_double(random_batch(1, seed=3))
+    whole = outputs_and_gradients(model, batch, mode)
+    for parameter in model.layers[1].parameters():
+        parameter.requires_grad_(False)
+    frozen = outputs_and_gradients(model, batch, mode)
+    for parameter, with_all, without in zip(model.parameters(), whole[2:], frozen[2:], strict=True):
+        torch.testing.assert_close(without, with_all if parameter.requires_grad else torch.zeros_like(without))
