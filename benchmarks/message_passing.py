@@ -107,7 +107,7 @@ def main() -> None:
     costs = {network.name: _costs(network, settings, batches) for network in networks}
     _print_costs(costs, graphs, settings)
     _print_times(networks, settings, batches, costs, options.repeats)
-    _print_precision_errors(settings, batches[0])
+    _print_precision_errors(settings, as_batch(graphs[:1]))
 
 
 def _options() -> argparse.Namespace:
