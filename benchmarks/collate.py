@@ -23,6 +23,8 @@ from statistics import median
 import numpy as np
 import torch
 from torch_geometric.data import Batch, Data
+from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+from torch_geometric.data.storage import GlobalStorage
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -94,7 +96,8 @@ def _saved_for_pyg(folder: Path, graphs: Sequence[ComplexGraph]) -> list[Path]:
 
 
 def _load(path: Path) -> Data:
-    return torch.load(path, weights_only=False)  # written above
+    with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+        return torch.load(path, weights_only=True)
 
 
 def _print_times(batch_size: int, sizes: np.ndarray, roads: dict[str, Callable], repeats: int) -> None:

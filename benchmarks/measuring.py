@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from src.graph import Batch
+from src.step_memory import silent_stderr
 
 Forward = Callable[[], tuple[Tensor, ...]]
 
@@ -198,29 +199,16 @@ def _memory_events() -> Iterator[list[int]]:
     sizes: list[int] = []
     profiler = torch.autograd.profiler.profile(profile_memory=True)
     gc.collect()
-    with _silent_stderr():
+    with silent_stderr():
         profiler.__enter__()
     try:
         yield sizes
     finally:
-        with _silent_stderr():
+        with silent_stderr():
             profiler.__exit__(None, None, None)
     # `profiler.function_events` leaves out those inside an operator; the raw events have all.
     events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes += [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Some versions of torch write a line at each start and stop of the profiler, past `sys.stderr`."""
-    kept = os.dup(2)
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _tensors_within(value: object, known: set[int]) -> Iterator[Tensor]:

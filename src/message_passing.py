@@ -166,17 +166,7 @@ def message_chunk_gradient(
     message = _scaled_heads(filtered_value, attention, form).to(low)
     gates_in = message @ weights.gate_weight.t() + weights.gate_bias
 
-    # vector message = vec * gates[:, :F] + direction * gates[:, F:]
-    grad_gates, grad_vec = along(grad.vector, edges.direction), None
-    if rows.vec is not None:
-        carried = silu(gates_in[:, :channels])
-        if form.corrected:
-            carried = carried * edges.envelope
-        grad_vec = grad.vector * carried.unsqueeze(1)
-        grad_gates = torch.cat([_dot(grad.vector, rows.vec), grad_gates], dim=-1)
-    if form.corrected:
-        grad_gates = grad_gates * edges.envelope
-    grad_gates_in = _silu_backward(grad_gates.to(low), gates_in)
+    grad_gates_in, grad_vec = _gates_gradient(rows.vec, gates_in, edges, form, grad.vector)
 
     # message = value * value_filter * attention
     grad_message = grad.scalar + grad_gates_in @ weights.gate_weight
@@ -296,6 +286,26 @@ def along(vec: Tensor, direction: Tensor) -> Tensor:
     for component in range(1, direction.shape[-1]):
         total = torch.addcmul(total, vec[:, component], direction[:, component : component + 1])
     return total
+
+
+def _gates_gradient(
+    vec: Tensor | None, gates_in: Tensor, edges: Edges, form: Form, grad: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of vec * gates[:, :F] + direction * gates[:, F:] with respect to what goes into the gates, and to vec.
+
+    Args:
+        grad: [C, L, F], with respect to the vector messages.
+    """
+    grad_gates, grad_vec = along(grad, edges.direction), None
+    if vec is not None:
+        carried = silu(gates_in[:, : grad.shape[-1]])
+        if form.corrected:
+            carried = carried * edges.envelope
+        grad_vec = grad * carried.unsqueeze(1)
+        grad_gates = torch.cat([_dot(grad, vec), grad_gates], dim=-1)
+    if form.corrected:
+        grad_gates = grad_gates * edges.envelope
+    return _silu_backward(grad_gates.to(gates_in.dtype), gates_in), grad_vec
 
 
 def _rejection_gradient(

@@ -131,6 +131,23 @@ def phase_peaks(model: AffinityModel, batch: Batch, device: torch.device, precis
     return peaks[0]
 
 
+@contextlib.contextmanager
+def silent_stderr() -> Iterator[None]:
+    """The profiler of some versions of torch writes a line to the terminal at each start and stop."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # there is no standard error
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _calibrate_mode(
     model: AffinityModel,
     settings: ModelSettings,
@@ -249,12 +266,12 @@ def _peaks_on_cpu(step: Callable[[Callable[[], None]], None], _device: torch.dev
             pass
 
     profiler = torch.autograd.profiler.profile(profile_memory=True)
-    with _silent_stderr():
+    with silent_stderr():
         profiler.__enter__()
     try:
         step(border)
     finally:
-        with _silent_stderr():
+        with silent_stderr():
             profiler.__exit__(None, None, None)
     total, peaks = 0, [0.0]
     for event in sorted(profiler.kineto_results.events(), key=lambda event: event.start_ns()):
@@ -264,20 +281,3 @@ def _peaks_on_cpu(step: Callable[[Callable[[], None]], None], _device: torch.dev
             total += event.nbytes()
             peaks[-1] = max(peaks[-1], total)
     return np.array(peaks, dtype=float)
-
-
-@contextlib.contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """The profiler of some versions of torch writes a line to the terminal at each start and stop."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # there is no standard error
-        yield
-        return
-    with open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)

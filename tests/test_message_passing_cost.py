@@ -44,7 +44,7 @@ SLACK = 0.02
 
 # One drawn pocket, 293 atoms and 3,894 edges, 32 channels, 3 layers. A change of more than SLACK is either a fault or
 # belongs into this table.
-PEAK = {"plain": 42_787_864, "fast": 21_354_500, "lean": 21_105_284}  # bytes
+PEAK = {"plain": 42_787_864, "fast": 20_606_852, "lean": 20_357_636}  # bytes
 KERNELS = {"plain": 586, "fast": 1_014, "lean": 1_206}
 MOVED = {"plain": 487_539_944, "fast": 486_263_976, "lean": 546_111_136}  # bytes
 FLOPS = {"plain": 378_654_720, "fast": 506_331_136, "lean": 529_868_800}

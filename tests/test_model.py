@@ -357,6 +357,7 @@ def test_forward_and_backward_never_wait_for_the_device(norm):
     batch = random_batch(2, seed=17)
     with Forbidden():
         model(batch).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
 
 
 @pytest.mark.parametrize(
