@@ -45,8 +45,16 @@ CONFIG = {
     "keep_covalent": False,  # entries whose remark says that the ligand is bound covalently
     "keep_incomplete_ligands": False,
     "keep_multi_ligands": False,  # entries whose label belongs to more than one ligand, such as (ATP/PHE)
+    "max_failed_fraction": 0.5,  # of the complexes; more that cannot be used stop a training before it begins
     "train_split": 0.8,  # fraction of the complexes
     "validation_split": 0.1,  # fraction; what is left is the test set
+    "split": "random",  # 'random', 'time' (by release year), 'cluster', 'scaffold' or 'file'
+    "split_file": None,  # for 'file': JSON with the lists train, validation and test, or a text list of test codes
+    "split_folds": None,  # number of folds of a cross-validation; None = one split by the fractions above
+    "split_fold": 0,  # which of the folds to test on, from 0
+    "cluster_sequence_identity": 0.5,  # complexes are linked above this when their ligands are alike too ...
+    "cluster_ligand_similarity": 0.9,  # ... above this Tanimoto similarity (ECFP4); they are also linked ...
+    "cluster_same_protein": 0.9,  # ... above this sequence identity, whatever the ligands
     # Graphs: any change of these seven builds a new cache folder
     "pocket_radius": 8.0,  # Å; residues with an atom this near the ligand are in the graph
     "interaction_cutoff": 6.0,  # Å; every protein-ligand pair this near is an edge, no neighbour cap
@@ -63,6 +71,9 @@ CONFIG = {
     # Model: hidden channels, layers, heads, radial functions and lmax come from the hardware block
     "visnet_vector_norm": "rms",  # 'rms' (smooth), 'max_min' (as published) or 'none'
     "dropout_rate": 0.1,
+    # What an epoch shows of a complex, drawn anew each time
+    "coordinate_noise": 0.05,  # Å, standard deviation of each coordinate of each atom
+    "decoy_fraction": 0.1,  # of the complexes have their ligand displaced, and must then score lower
     # Training
     "epochs": 12,  # 12 are enough for the demo set; PDBbind wants 50 or more
     "learning_rate": 2e-3,

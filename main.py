@@ -2,6 +2,7 @@
 
 python main.py                    train with config.py, or go on where the last run stopped
 python main.py --check-data       build the graphs, print what is used and what is not, and stop
+python main.py --evaluate         write the results of the best checkpoint again; no training
 python main.py --plan             print what batches need, what fits and what to set, and stop
 python main.py --set epochs=5     change a setting for this run
 python main.py --fresh            start over; earlier checkpoints are moved into a subfolder
@@ -11,59 +12,62 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import dataclasses
 import logging
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from src.installation import installation_fault
+
+if installation_fault():
+    sys.exit(f"error: {installation_fault()}")
 
 # Before torch: how long its threads spin while they wait for each other. Without spinning, short operations take three
 # times as long; spinning for milliseconds, which is the default, loses up to 50 times beside another program.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-import torch
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while libraries are imported, some of which swallow Ctrl+C
+
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from config import CONFIG
 from src.affinity import PDBbindError
+from src.attrition import AttritionError, attrition_text, require_enough
 from src.cache import other_caches
-from src.checkpoint import CheckpointError, newest_checkpoint
-from src.compilation import fastest_kernels
+from src.casf import CasfError
+from src.checkpoint import CheckpointError, load_checkpoint
 from src.data_processing import DATA_PROCESSING_VERSION
 from src.dataset import (
     Dataset,
     DatasetError,
-    Example,
     audit,
-    batch_budget,
-    batch_counts,
-    collate,
-    epoch_batches,
-    graph_sizes,
-    in_order,
     load_dataset,
-    make_loader,
-    measured_pk,
-    split_dataset,
-    warn_of_oversized,
 )
 from src.demo import DemoError, write_demo
-from src.evaluation import baseline_predictions, metrics_with_intervals, results_table
-from src.experiment import check_same_run, run_facts, set_aside
-from src.graph import Batch
-from src.inference import DeviceError, choose_device, predict_batches
+from src.findings import ComparisonError, Split, split_json
+from src.inference import DeviceError, choose_device
 from src.layouts import ComplexFiles
+from src.locks import FolderInUseError, in_turn, sole_use
 from src.memory_plan import plan_memory, plan_text, resolve_auto
-from src.message_passing import EAGER
-from src.model import build_model
-from src.out_of_memory import parts_within
-from src.prediction import load_scorer
+from src.out_of_memory import is_out_of_memory
+from src.preparation import choose_kernels, make_loaders, make_trainer, newest_of_run, resume
+from src.progress import skipped_text
+from src.results import RECORDED, results_text, settings_of_run, write_results
+from src.results import evaluate as evaluate_checkpoint
 from src.settings import Settings, SettingsError, read_settings
-from src.stop_signals import EXIT_CODES
-from src.storage import StorageError, prepare_folder, write_csv, write_json
-from src.training import Trainer, TrainingError
+from src.similarity import Similarity
+from src.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
+from src.stop_signals import EXIT_CODES, exit_code, signals_interrupt
+from src.storage import StorageError, prepare_folder, write_json
+from src.terminal import prepare_terminal
+from src.training import TrainingError
+from src.watching import let_go_of_output, show
 from src.workers import WorkerStartError
 
 ROOT = Path(__file__).resolve().parent
@@ -72,19 +76,24 @@ log = logging.getLogger("main")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal without Å must not end a run
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    prepare_terminal()
     try:
-        with logging_redirect_tqdm():
+        with logging_redirect_tqdm(), signals_interrupt():
             settings = read_settings({**CONFIG, **dict(options.set)}, root=ROOT)
-            return run(settings, check_data=options.check_data, plan=options.plan, fresh=options.fresh)
+            with _own_folders(settings, trains=not (options.check_data or options.plan)):
+                if options.evaluate:
+                    return evaluate_again(settings, compare=options.compare, casf=options.casf)
+                return run(settings, check_data=options.check_data, plan=options.plan, fresh=options.fresh)
     except (
         SettingsError,
         PDBbindError,
         DatasetError,
         CheckpointError,
         StorageError,
+        FolderInUseError,
+        AttritionError,
+        ComparisonError,
+        CasfError,
         DeviceError,
         DemoError,
         WorkerStartError,
@@ -94,166 +103,114 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TrainingError as error:
         log.error("training stopped: %s", error)
         return 1
-    except torch.OutOfMemoryError as error:
-        log.error(
-            "the memory is full: use message_passing = 'lean' or device = 'cpu', or start a new run with a lower "
-            "batch_size and more gradient_accumulation_steps (%s)",
-            error,
-        )
-        return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         log.error("stopped; the graphs and checkpoints written so far are kept. Go on with: %s", _this_command())
-        return 130
+        return exit_code(interrupt)
+    except Exception as error:  # the last resort; a bug keeps its trace
+        if is_out_of_memory(error):
+            log.error(
+                "the memory is full: use message_passing = 'lean' or device = 'cpu', or start a new run with a lower "
+                "batch_size and more gradient_accumulation_steps (%s)",
+                error,
+            )
+        else:
+            log.exception("a fault of the program; what was saved is kept. To go on: %s", _this_command())
+        return 1
+    finally:
+        let_go_of_output()
 
 
 def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fresh: bool = False) -> int:
     """Everything from the data to the results; returns the exit code."""
     device = choose_device(settings.training.device)
-    written = [settings.processing.processed_data_dir]
-    if not (check_data or plan):
-        written += [settings.output.checkpoint_dir, settings.output.results_dir]
-    for folder in written:
-        prepare_folder(Path(folder))
+    newest = None if check_data or plan else newest_of_run(settings, fresh=fresh)
     settings, synthetic = _with_demo_data(settings)
     dataset = load_dataset(settings.data, settings.graph, settings.processing)
     _log_other_caches(settings, dataset)
+    if lost := attrition_text(dataset.skipped, len(dataset.examples)):
+        log.warning("%s", lost)
     if check_data:
-        print(audit(dataset))
+        show(audit(dataset))
         return 0 if dataset.examples else 2
     log.info("%s", audit(dataset))
     if plan:
-        print(plan_text(plan_memory(settings, dataset.examples, device), settings, device))
+        show(plan_text(plan_memory(settings, dataset.examples, device), settings, device))
         return 0
 
-    split = split_dataset(dataset, settings.data, settings.training.seed)
-    sizes = ", ".join(f"{len(codes)} {part}" for part, codes in split.items())
-    log.info("random split: %s (it leaks: similar complexes stand on both sides, new targets will do worse)", sizes)
-    newest, wanted = _newest_checkpoint(settings, fresh=fresh), settings.training.message_passing
+    require_enough(dataset.skipped, len(dataset.examples), settings.data.max_failed_fraction)
+    whole, similarity = _split(settings, dataset)
+    split = dict(whole.codes)
+    wanted = settings.training.message_passing
     settings = resolve_auto(settings, dataset.subset(split["train"]), device, newest[1]["config"] if newest else None)
-    trainer = _make_trainer(settings, dataset, split, device, synthetic=synthetic)
+    trainer = make_trainer(settings, dataset, split, device, synthetic=synthetic)
     if newest:
-        _resume(trainer, *newest)
+        resume(trainer, *newest)
     if wanted == "auto" and not trainer.finished:
-        _choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
-    write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
+        choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
+    facts = {name: value for name, value in trainer.facts.items() if name != "domain"}  # too long to read
+    write_json(Path(settings.output.results_dir) / "run.json", facts)
+    write_json(Path(settings.output.results_dir) / "splits.json", split_json(whole))
 
-    signal = trainer.fit(*_loaders(settings, dataset, split, trainer.device))
-    if signal:
-        log.info("stopped by %s; nothing is lost. Go on with: %s", signal.name, _this_command())
-        return EXIT_CODES[signal]
+    stopped_by = trainer.fit(*make_loaders(settings, dataset, split, trainer.device))
+    if unused := skipped_text(trainer.progress):
+        log.warning("%s", unused)
+    if stopped_by:
+        log.info("stopped by %s; nothing is lost. Go on with: %s", stopped_by.name, _this_command())
+        return EXIT_CODES[stopped_by]
     if trainer.progress.epoch < settings.training.epochs:
         log.info("stopped early: no better validation RMSE in %d epochs", settings.training.early_stopping_patience)
-    evaluate(settings, dataset, split)
+    evaluate(settings, dataset, whole, similarity)
     return 0
 
 
-def evaluate(settings: Settings, dataset: Dataset, split: dict[str, list[str]]) -> None:
-    """Score the test set with the best model, beside simple baselines, and print the next command."""
+@contextlib.contextmanager
+def _own_folders(settings: Settings, *, trains: bool) -> Iterator[None]:
+    """The folders to write to are there, and those of a training are no other process's."""
+    output = settings.output
+    own = {"checkpoint_dir": Path(output.checkpoint_dir), "results_dir": Path(output.results_dir)} if trains else {}
+    for folder in (Path(settings.processing.processed_data_dir), *own.values()):
+        prepare_folder(folder)
+    with sole_use(own):
+        yield
+
+
+def evaluate(
+    settings: Settings,
+    dataset: Dataset,
+    split: Split,
+    similarity: Similarity,
+    *,
+    compare: Path | None = None,
+    casf: Path | None = None,
+) -> None:
+    """Score the test set with the best model, write the results, and print them with the next command."""
     checkpoint = Path(settings.output.checkpoint_dir) / "model_best.pth.tar"
-    scorer = load_scorer(checkpoint, settings.training.device)
-    part = "test" if dataset.judged(split["test"]) else "validation"
-    train, test = dataset.judged(split["train"]), dataset.judged(split[part])
-    batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
-    predicted, measured = predict_batches(scorer.model, batches, scorer.device)
-    baselines = baseline_predictions([e.graph for e in train], measured_pk(train), [e.graph for e in test])
-    table = {
-        name: metrics_with_intervals(values, measured)
-        for name, values in {"this model": predicted, **baselines}.items()
-    }
+    findings = evaluate_checkpoint(
+        settings, dataset, split, similarity, checkpoint, command=_evaluate_command(), compare=compare, casf=casf
+    )
     results = Path(settings.output.results_dir)
-    write_csv(
-        results / f"{part}_predictions.csv",
-        ["code", "measured_pK", "predicted_pK"],
-        [
-            [e.graph.code, round(float(y), 4), round(float(p), 4)]
-            for e, y, p in zip(test, measured, predicted, strict=True)
-        ],
-    )
-    numbers = {name: {metric: i.as_dict() for metric, i in row.items()} for name, row in table.items()}
-    write_json(results / "metrics.json", {"part": part, "complexes": len(test), **numbers})
-    print(f"\n{part} set, {len(test)} complexes, 95% bootstrap intervals:\n{results_table(table)}\n")
-    command = _predict_command(dataset.files[test[0].graph.code], checkpoint)
-    print(f"results are in {results}. Score a pose with:\n  {command}")
+    write_results(results, findings)
+    show(f"\n{results_text(findings)}\n")
+    command = _predict_command(dataset.files[findings.judged.codes[0]], checkpoint)
+    show(f"results are in {results}, to be read in {results / 'report.html'}. Score a pose with:\n  {command}")
 
 
-def _make_trainer(
-    settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device, *, synthetic: bool
-) -> Trainer:
-    training, budget = settings.training, batch_budget(settings.training)
-    torch.manual_seed(training.seed)
-    warn_of_oversized(dataset.examples, budget)
-    sizes = graph_sizes(dataset.subset(split["train"]))
-    model = build_model(settings.model)
-    model.representation.message_passing = training.message_passing
-    model.fit_label_scale(in_order(dataset.judged(split["train"]), training.batch_size, budget))
-    trainer = Trainer(
-        model,
-        training,
-        settings.output,
-        device=device,
-        num_batches=batch_counts(sizes, training.batch_size, budget, seed=training.seed, epochs=training.epochs),
-        facts=run_facts(settings, split, dataset_fingerprint=dataset.fingerprint(), synthetic=synthetic),
-    )
-    size = sum(parameter.numel() for parameter in model.parameters())
-    precision = str(trainer.precision).removeprefix("torch.")
-    log.info("ViSNet with %s weights on %s in %s", f"{size:,}", device, precision)
-    return trainer
+def evaluate_again(settings: Settings, *, compare: Path | None, casf: Path | None) -> int:
+    """Write every number and page of the results again from the best checkpoint; returns the exit code."""
+    state = load_checkpoint(Path(settings.output.checkpoint_dir) / "model_best.pth.tar", required=RECORDED)
+    settings, _ = _with_demo_data(settings_of_run(settings, state, ROOT))
+    dataset = load_dataset(settings.data, settings.graph, settings.processing)
+    evaluate(settings, dataset, *_split(settings, dataset, state["split"]), compare=compare, casf=casf)
+    return 0
 
 
-def _newest_checkpoint(settings: Settings, *, fresh: bool) -> tuple[Path, dict] | None:
-    folder = Path(settings.output.checkpoint_dir)
-    if fresh and (moved := set_aside(folder)):
-        log.info("earlier checkpoints are now in %s", moved)
-    return newest_checkpoint(folder)
-
-
-def _resume(trainer: Trainer, path: Path, state: dict) -> None:
-    check_same_run(trainer.facts, state, path)
-    trainer.load_state_dict(state)
-    progress = trainer.progress
-    now = trainer.facts["config"]
-    if any(state["config"][key] != now[key] for key in ("device", "message_passing")):
-        progress.edge_limit = None  # what did not fit there may fit here
-    if trainer.finished:
-        log.info("%s: this run is finished after %d epochs", path, progress.epoch)
-    else:
-        log.info("going on from %s: epoch %d, batch %d", path, progress.epoch + 1, progress.next_batch + 1)
-
-
-def _choose_kernels(trainer: Trainer, train: Sequence[Example], earlier: str | None) -> None:
-    """Compile the message passing of a long training; a run that goes on keeps what it had, as the digits differ."""
-    if earlier == "plain":
-        return
-    settings, limit = trainer.settings, trainer.progress.edge_limit
-    batches = epoch_batches(
-        graph_sizes(train), settings.batch_size, batch_budget(settings), seed=settings.seed, epoch=0
-    )
-    tried = [collate([train[number] for number in numbers]) for numbers in (batches[0], batches[len(batches) // 2])]
-    kernels = fastest_kernels(
-        trainer.model,
-        [parts_within(batch, limit)[0] for batch in tried],
-        num_steps=sum(trainer.num_batches) if earlier is None else None,
-        device=trainer.device,
-        precision=trainer.precision,
-    )
-    trainer.model.representation.kernels = kernels
-    trainer.facts["kernels"] = "plain" if kernels is EAGER else "compiled"
-
-
-def _loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device) -> tuple:
-    train, training = dataset.subset(split["train"]), settings.training
-    sizes, budget = graph_sizes(train), batch_budget(training)
-
-    def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
-        batches = epoch_batches(sizes, training.batch_size, budget, seed=training.seed, epoch=epoch)
-        return make_loader(
-            train,
-            batches[first_batch:],
-            num_workers=training.loader_num_workers,
-            pin_memory=device.type == "cuda",
-        )
-
-    return train_batches, in_order(dataset.judged(split["validation"]), training.batch_size, budget)
+def _split(settings: Settings, dataset: Dataset, codes: dict[str, list[str]] | None = None) -> tuple[Split, Similarity]:
+    """The split that the settings ask for, or that of an earlier run, with what it leaks and what that was found by."""
+    similarity = compare_complexes(dataset, settings.processing)
+    codes = codes or split_dataset(dataset, settings.data, settings.training.seed, similarity)
+    leakage = check_leakage(dataset, codes, similarity)
+    log.info("%s", split_text(codes, settings.data, leakage, judged_part(dataset, codes)))
+    return Split(settings.data.split, codes, leakage), similarity
 
 
 def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
@@ -261,7 +218,8 @@ def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
         return settings, False
     folder = Path(settings.processing.processed_data_dir) / "demo_set"
     log.info("dataset_path is not set: using the built-in demo set, synthetic complexes in %s", folder)
-    index_file = write_demo(folder)
+    with in_turn(folder.parent):
+        index_file = write_demo(folder)
     data = dataclasses.replace(settings.data, dataset_path=str(folder), index_file=str(index_file))
     return dataclasses.replace(settings, data=data), True
 
@@ -288,6 +246,12 @@ def _short(path: str | Path) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def _evaluate_command() -> str:
+    """What writes the same results again: this command with --evaluate and without what starts a training."""
+    words = [word for word in sys.argv[1:] if word not in ("--fresh", "--evaluate")]
+    return shlex.join(["python", "main.py", "--evaluate", *words])
+
+
 def _this_command() -> str:
     return shlex.join(["python", *(word for word in sys.argv if word != "--fresh")])
 
@@ -297,6 +261,11 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check-data", action="store_true", help="build the graphs, print the audit and stop")
+    parser.add_argument("--evaluate", action="store_true", help="write the results of the best checkpoint again")
+    parser.add_argument(
+        "--compare", type=Path, metavar="CSV", help="with --evaluate: predictions of another model, to compare with"
+    )
+    parser.add_argument("--casf", type=Path, metavar="FOLDER", help="with --evaluate: the root of CASF-2016")
     parser.add_argument("--plan", action="store_true", help="print what batches need and what fits, and stop")
     parser.add_argument("--fresh", action="store_true", help="start over; earlier checkpoints are moved, not deleted")
     parser.add_argument(
@@ -307,7 +276,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="change a setting of config.py",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if (options.compare or options.casf) and not options.evaluate:
+        parser.error("--compare and --casf need --evaluate")
+    return options
 
 
 def _assignment(text: str) -> tuple[str, object]:

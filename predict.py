@@ -1,7 +1,21 @@
-"""Score poses: a trained checkpoint, a protein file and a ligand file -> pK, Kd and binding free energy.
+"""Score poses: trained models, a protein and ligands in its frame -> pK, Kd and free energy, and how sure they are.
 
-python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --checkpoint checkpoints/model_best.pth.tar
-python predict.py --protein_path receptor.cif.gz --ligand_path docked_poses.sdf --output scores.csv
+One pose:
+  python predict.py --protein_path receptor.pdb --ligand_path pose.sdf
+A screening, to go on with after it was stopped by giving the same command again:
+  python predict.py --protein_path receptor.pdb --ligand_path docked.sdf.gz --output scores.csv.gz
+The best 100 of a folder of files, as molecules with their scores:
+  python predict.py --protein_path receptor.cif --ligand_path docked_poses/ --top 100 --output best.sdf
+Many proteins (columns protein_path and ligand_path; its other columns are kept):
+  python predict.py --pairs pairs.csv --output scores.csv
+Several models (mean, standard deviation), and how much the score hangs on 0.1 Å in the pose:
+  python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --checkpoint runs/ --jitter 10
+Why this score: a page, tables and files for PyMOL of each pose, what each atom and residue adds to its pK:
+  python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --explain why/
+Whether the model keeps its promises on this machine:
+  python predict.py --selftest
+In a pipe:
+  zcat docked.sdf.gz | python predict.py --protein_path receptor.pdb --ligand_path - --output - > scores.csv
 """
 
 from __future__ import annotations
@@ -10,14 +24,34 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.installation import installation_fault
+
+if installation_fault():
+    sys.exit(f"error: {installation_fault()}")
 
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: see main.py
 
+from src.terminal import prepare_terminal
+
+if TYPE_CHECKING:
+    from src.explanation import Explainer
+    from src.poses import Pose
+    from src.prediction import Ensemble, Prediction
+    from src.score_files import ScoreFile, ScoreStream
+
 log = logging.getLogger("predict")
 
-BEST_MODEL = Path(__file__).resolve().parent / "checkpoints" / "model_best.pth.tar"
+CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
+STANDARD = Path("-")
+ENDINGS = (".csv", ".csv.gz", ".json", ".json.gz", ".sdf", ".sdf.gz")
+NUM_SHOWN = 20  # sentences on the screen when the rows go into a file
 SYNTHETIC = (
     "this model was trained on the synthetic demo set: its numbers show that the program works, "
     "they say nothing about real complexes"
@@ -25,90 +59,256 @@ SYNTHETIC = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 when at least one ligand was scored, 2 when none was."""
+    """Exit code 0 when at least one ligand was scored, 2 when none was; 1 when a check of --selftest failed."""
     options = _options(arguments)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal without Δ or µ must not end a screening
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    prepare_terminal(logging.ERROR if options.quiet else logging.INFO)
     # Imported here and below, so that --help and a misspelt option answer at once.
     from src.atoms import StructureError
     from src.checkpoint import CheckpointError
     from src.inference import DeviceError
+    from src.poses import PoseError
+    from src.stop_signals import exit_code, signals_interrupt
     from src.storage import StorageError
+    from src.watching import let_go_of_output
+    from src.workers import WorkerStartError
 
     try:
-        return _score(options)
-    except (StructureError, CheckpointError, DeviceError, StorageError) as error:
+        with signals_interrupt():
+            return _selftest(options) if options.selftest else _score(options)
+    except (StructureError, CheckpointError, DeviceError, StorageError, PoseError, WorkerStartError) as error:
         log.error("error: %s", error)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as interrupt:
+        if options.output not in (None, STANDARD) and not options.top:
+            log.error("stopped; the rows so far are in %s. Give the same command to go on", options.output)
+        return exit_code(interrupt)
+    except BrokenPipeError:  # whoever read the rows has seen enough
+        return 0
+    finally:
+        let_go_of_output()
 
 
 def _score(options: argparse.Namespace) -> int:
     import torch
 
-    from src.prediction import load_scorer, sentence
-    from src.storage import prepare_folder
+    from src.screening import ScreeningOptions, Tally, screen
 
-    if options.output:
-        prepare_folder(options.output.parent)  # before hours of scoring, not after
-    scorer = load_scorer(options.checkpoint, options.device)
-    if scorer.trained_on_synthetic_data:
-        log.warning("%s", SYNTHETIC)
-    rows: list[dict] = []
+    given, poses, inputs = _poses(options)
+    checkpoints, ensemble = _ensemble(options)
+    names = ensemble.columns(per_model=options.per_model, jitter=bool(options.jitter))
+    own = {name: f"predicted_{name}" if name in given else name for name in names}  # the user's keep their names
+    output = _output(options, [*given, *own.values()], checkpoints, inputs)  # before hours of scoring, not after
+    if earlier := output.num_rows if output else 0:
+        log.info("going on with %s after %d rows", options.output, earlier)
+    explainer, numbers = _explainer(options, checkpoints, ensemble, goes_on=bool(earlier)), count(earlier + 1)
+    how = ScreeningOptions(options.batch_size, options.num_workers, options.jitter, one_receptor=not options.pairs)
+    predictions = screen(ensemble, islice(poses, earlier, None), how)
+    tally, start = Tally(options.top or 0), time.monotonic()
+
+    def write(pose: Pose, prediction: Prediction) -> None:
+        if output:
+            values = prediction.row()
+            row = dict(zip(given, pose.given, strict=True)) | {own[name]: values.get(name) for name in names}
+            output.add(row, pose, scored=prediction.pk is not None)
+        number = next(numbers)
+        if explainer and prediction.pk is not None:
+            explainer.add(pose, number)
+        _show(prediction, options, number=tally.num_poses)
+
     try:
-        for prediction in scorer.score(options.protein_path, options.ligand_path, batch_size=options.batch_size):
-            rows.append(prediction.row())
-            print(sentence(prediction))
+        with output or nullcontext():
+            for pose, prediction in _with_bar(predictions, options, earlier):
+                tally.add(pose, prediction)
+                if not options.top:
+                    write(pose, prediction)
+            for pose, prediction in tally.best:
+                write(pose, prediction)
     except torch.OutOfMemoryError as error:
         log.error("error: the memory of the GPU is full: use a smaller --batch_size or --device cpu (%s)", error)
         return 2
-    finally:
-        if options.output and rows:
-            _write(options.output, rows)  # what was scored is kept, whatever ended the scoring
-    return 0 if any(row["status"] == "ok" for row in rows) else 2
+    if tally.num_poses > 1:
+        log.info("%s", tally.text(time.monotonic() - start))
+    if options.output not in (None, STANDARD):
+        log.info("%d rows in %s", output.num_rows, options.output)
+    if explainer:
+        log.info("why these scores: %s", explainer.close())
+    return 0 if tally.num_scored or (earlier and output.num_scored) else 2
 
 
-def _write(path: Path, rows: list[dict]) -> None:
-    from src.prediction import COLUMNS
-    from src.storage import write_csv, write_json
+def _selftest(options: argparse.Namespace) -> int:
+    from src.selftest import Judge, run_selftest, selftest_table
+    from src.watching import show
 
-    if path.suffix == ".json":
-        write_json(path, rows)
-    else:
-        write_csv(path, COLUMNS, [["" if row[name] is None else row[name] for name in COLUMNS] for row in rows])
-    log.info("%d rows in %s", len(rows), path)
+    _, ensemble = _ensemble(options)
+    own = (options.protein_path, options.ligand_path[0]) if options.ligand_path else None
+
+    def predict(protein: Path, ligand: Path) -> float:
+        pk = next(ensemble.score(protein, ligand)).pk
+        return float("nan") if pk is None else pk
+
+    checks = run_selftest(Judge(ensemble.models, ensemble.graph_settings, ensemble.device), predict, own)
+    show(selftest_table(checks))
+    return 0 if all(check.passed for check in checks) else 1
+
+
+def _ensemble(options: argparse.Namespace) -> tuple[list[Path], Ensemble]:
+    """The files of the models, and the models."""
+    from src.prediction import find_checkpoints, load_ensemble
+
+    checkpoints = find_checkpoints(options.checkpoint or [_default_checkpoint()])
+    ensemble = load_ensemble(checkpoints, options.device)
+    if ensemble.trained_on_synthetic_data and not options.selftest:
+        log.warning("%s", SYNTHETIC)
+    return checkpoints, ensemble
+
+
+def _explainer(
+    options: argparse.Namespace, checkpoints: Sequence[Path], ensemble: Ensemble, *, goes_on: bool
+) -> Explainer | None:
+    from src.explanation import Explainer
+    from src.storage import StorageError, prepare_folder
+
+    folder = options.explain
+    if folder is None:
+        return None
+    if not (goes_on or options.overwrite) and folder.is_dir() and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty: give another folder to --explain, or add --overwrite")
+    prepare_folder(folder)
+    # Models of several runs have the same file name.
+    names = [path.name if len(checkpoints) == 1 else f"{path.parent.name}/{path.name}" for path in checkpoints]
+    model = ensemble.models, ensemble.graph_settings, ensemble.device
+    return Explainer(folder, *model, model_name=", ".join(names))
+
+
+def _poses(options: argparse.Namespace) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
+    """The user's columns, the poses, and the files that they come from."""
+    from src.poses import find_ligands, iter_poses, read_pairs
+
+    if options.pairs:
+        table = read_pairs(options.pairs)
+        return table.columns, table.poses(), [options.pairs]
+    ligands = find_ligands(options.ligand_path)
+    return (), iter_poses(options.protein_path, ligands), [options.protein_path, *ligands]
+
+
+def _output(
+    options: argparse.Namespace, columns: Sequence[str], checkpoints: Iterable[Path], inputs: Iterable[Path]
+) -> ScoreFile | ScoreStream | None:
+    from src.score_files import ScoreFile, ScoreStream, signature
+    from src.storage import prepare_folder
+
+    if options.output is None:
+        return None
+    if options.output == STANDARD:
+        return ScoreStream(columns)
+    work = {
+        "input": signature(inputs),
+        "checkpoint": signature(checkpoints, content=True),
+        **{name: getattr(options, name) for name in ("jitter", "per_model", "top")},
+    }
+    file = ScoreFile(options.output, work, columns, overwrite=options.overwrite)
+    prepare_folder(options.output.parent)
+    return file
+
+
+def _show(prediction: Prediction, options: argparse.Namespace, number: int) -> None:
+    """A sentence on the screen; of a long table only the first ones."""
+    from src.prediction import sentence
+    from src.watching import show
+
+    if options.quiet or options.output == STANDARD or (options.output and number > NUM_SHOWN and not options.top):
+        return
+    show(sentence(prediction))
+    if options.output and number == NUM_SHOWN and not options.top:
+        log.info("the following rows are in %s alone", options.output)
+
+
+def _with_bar(
+    predictions: Iterable[tuple[Pose, Prediction]], options: argparse.Namespace, earlier: int
+) -> Iterable[tuple[Pose, Prediction]]:
+    """On a terminal a bar with poses per second, unless the sentences show how it goes."""
+    from tqdm import tqdm
+
+    is_silent = options.quiet or not (options.output or options.top)
+    return tqdm(predictions, initial=earlier, unit=" poses", leave=False, disable=True if is_silent else None)
+
+
+def _default_checkpoint() -> Path:
+    pretrained = CHECKPOINTS / "pretrained"
+    return pretrained if any(pretrained.rglob("*.pth.tar")) else CHECKPOINTS / "model_best.pth.tar"
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.selftest and (options.pairs or options.explain or options.output):
+        parser.error("--selftest scores nothing: --pairs, --explain and --output do not go with it")
+    if not options.selftest and bool(options.pairs) == bool(options.protein_path or options.ligand_path):
+        parser.error("give either --protein_path and --ligand_path, or --pairs")
+    if not options.pairs and bool(options.protein_path) != bool(options.ligand_path):
+        parser.error("--protein_path and --ligand_path go together")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--protein_path", type=Path, required=True, help=".pdb, .ent or .cif, also .gz")
-    parser.add_argument(
+    what = parser.add_argument_group("what to score")
+    what.add_argument("--protein_path", type=_path, help=".pdb, .ent or .cif, also .gz")
+    what.add_argument(
         "--ligand_path",
-        type=Path,
-        required=True,
-        help=".sdf or .mol2 with the pose, also .gz; a file with several molecules gives a row for each",
+        type=_path,
+        nargs="+",
+        help="one or more of .sdf or .mol2 with poses, also .gz, folders of such, or - for standard input",
     )
-    parser.add_argument("--checkpoint", type=Path, default=BEST_MODEL)
-    parser.add_argument("--output", type=_table, help="also write the rows to this .csv or .json file")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    parser.add_argument("--batch_size", type=_count, default=16, help="poses scored at once (default: 16)")
-    return parser.parse_args(arguments)
+    what.add_argument("--pairs", type=_path, metavar="CSV", help="instead: a table of protein_path and ligand_path")
+    how = parser.add_argument_group("with which model")
+    how.add_argument(
+        "--checkpoint",
+        type=_path,
+        nargs="+",
+        help="a file, or several or a folder for their mean (default: checkpoints/pretrained, else the model that was "
+        "trained last)",
+    )
+    how.add_argument("--per_model", action="store_true", help="a column with the pK of each of several models")
+    how.add_argument("--selftest", action="store_true", help="check the model on this machine; scores nothing")
+    how.add_argument("--jitter", type=_copies, metavar="N", help="spread of pK over N copies with 0.1 Å noise")
+    where = parser.add_argument_group("where to")
+    where.add_argument("--output", type=_table, help=f"a file that ends in {', '.join(ENDINGS)}, or - for CSV")
+    where.add_argument("--explain", type=_path, metavar="FOLDER", help="what each atom and residue adds to the pK")
+    where.add_argument("--overwrite", action="store_true", help="replace --output if there is such a file already")
+    where.add_argument("--top", type=_count, metavar="N", help="only the N highest pK, the highest first")
+    where.add_argument("--quiet", action="store_true", help="nothing on the screen but errors")
+    speed = parser.add_argument_group("how fast")
+    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    speed.add_argument("--batch_size", type=_count, help="poses scored at once (default: 8 on a CPU, 64 on a GPU)")
+    speed.add_argument("--num_workers", type=_number, help="processes, 0 for none (default: one a core)")
+    return parser
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 1")
+def _number(text: str, least: int = 0) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least}")
     return int(text)
 
 
+def _count(text: str) -> int:
+    return _number(text, 1)
+
+
+def _copies(text: str) -> int:
+    return _number(text, 2)
+
+
+def _path(text: str) -> Path:
+    return Path(os.path.expanduser(text))  # a shell leaves the ~ of --output=~/scores.csv to the program
+
+
 def _table(text: str) -> Path:
-    if Path(text).suffix not in (".csv", ".json"):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in .csv or .json")
-    return Path(text)
+    if text != "-" and not text.endswith(ENDINGS):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in {', '.join(ENDINGS)}, or be - for CSV")
+    return _path(text)
 
 
 if __name__ == "__main__":

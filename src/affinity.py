@@ -207,7 +207,11 @@ def is_content(text: str) -> bool:
 
 
 def collect(
-    path: Path, lines: Iterable[tuple[int, str]], parse: Callable[[str], tuple[IndexEntry, float | None]]
+    path: Path,
+    lines: Iterable[tuple[int, str]],
+    parse: Callable[[str], tuple[IndexEntry, float | None]],
+    *,
+    expected: str = LINE_FORM,
 ) -> Index:
     """Read every line that is neither empty nor a comment; of several lines with one code the first is kept.
 
@@ -242,7 +246,7 @@ def collect(
             differing.append(f"{entry.code} by {difference:.2f}")
     if not entries:
         reasons = "; ".join(f"line {bad.line_number}: {bad.reason}" for bad in bad_lines[:3])
-        raise PDBbindError(f"{path}: no usable line; {reasons or LINE_FORM}")
+        raise PDBbindError(f"{path}: no usable line; {reasons or expected}")
     if differing:
         shown = ", ".join(differing[:5])
         log.warning("%s: pK and concentration differ in %d lines: %s", path, len(differing), shown)

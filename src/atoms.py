@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import gzip
+import sys
 import unicodedata
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+STANDARD_INPUT = Path("-")
+GZIP_MAGIC = b"\x1f\x8b"
 PIECE_BYTES = 2**20
 MAX_BYTES = 512 * 2**20  # of one file after decompression; a 500,000-atom assembly has 40 MB
 MAX_LINE_BYTES = 2**20
@@ -21,6 +25,15 @@ MAX_COORDINATE = 99_999.0  # Å; beyond it a fixed-column PDB file cannot hold t
 
 class StructureError(ValueError):
     """A structure file cannot be used; the message names the file, the cause and what would be right."""
+
+
+class ResidueId(NamedTuple):
+    """Where a residue stands in its file; a second copy of a chain without letters has the same."""
+
+    chain: str
+    name: str
+    number: int
+    insertion: str
 
 
 @dataclass(frozen=True)
@@ -34,6 +47,7 @@ class Atoms:
     atom_names: tuple[str, ...]  # [n]
     bonds: np.ndarray  # [2, b] int32, i < j, sorted
     bond_types: np.ndarray  # [b] uint8, BondType
+    residue_ids: tuple[ResidueId, ...] = ()  # [r] for a protein, none for a ligand
 
     def __len__(self) -> int:
         return len(self.pos)
@@ -52,9 +66,10 @@ def take(atoms: Atoms, keep: np.ndarray) -> Atoms:
         features=atoms.features[keep],
         residue_index=residue_index.astype(np.int32),
         residue_labels=tuple(atoms.residue_labels[residue] for residue in residues),
-        atom_names=tuple(name for name, kept in zip(atoms.atom_names, keep, strict=True) if kept),
+        atom_names=tuple(atoms.atom_names[atom] for atom in np.flatnonzero(keep)),
         bonds=new_number[atoms.bonds[:, kept_bonds]],
         bond_types=atoms.bond_types[kept_bonds],
+        residue_ids=tuple(atoms.residue_ids[residue] for residue in residues) if atoms.residue_ids else (),
     )
 
 
@@ -117,6 +132,9 @@ def clean_name(text: str) -> str:
 
 
 def _open_binary(path: Path) -> gzip.GzipFile | object:
+    if path == STANDARD_INPUT:
+        stream = sys.stdin.buffer
+        return gzip.GzipFile(fileobj=stream) if stream.peek(2)[:2] == GZIP_MAGIC else stream
     if not path.exists():
         raise StructureError(f"{path}: there is no such file")
     if not path.is_file():
@@ -125,4 +143,4 @@ def _open_binary(path: Path) -> gzip.GzipFile | object:
     magic = stream.read(2)
     stream.seek(0)
     # GzipFile does not close a file object it was given; the descriptor goes when both are collected.
-    return gzip.GzipFile(fileobj=stream) if magic == b"\x1f\x8b" else stream
+    return gzip.GzipFile(fileobj=stream) if magic == GZIP_MAGIC else stream

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
-import json
 import logging
-import re
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import rdkit
@@ -21,9 +19,11 @@ from src.data_processing import DATA_PROCESSING_VERSION, GraphError, build_graph
 from src.graph import ComplexGraph
 from src.layouts import ComplexFiles
 from src.ligands import read_ligand
+from src.locks import in_turn
+from src.manifest import Manifest, file_signatures
 from src.packing import PackedGraph, join, pack, unpack
 from src.settings import GraphSettings, ProcessingSettings, as_dict
-from src.storage import StorageError, read_plain, write_plain, write_text
+from src.storage import StorageError, prepare_folder, read_plain, remove_temporaries, write_plain
 from src.structures import read_protein
 from src.workers import WorkerFault, run_supervised
 
@@ -31,9 +31,6 @@ log = logging.getLogger(__name__)
 
 SHARD_SIZE = 256  # graphs in one file; a kill loses these and what was finished behind a slower complex
 RETRIED = "worker"  # stage of faults that may be the machine's: such a complex is tried again in the next run
-
-_ENTRY_FORM = {"shard": str, "road": str, "notes": list, "sources": list}
-_SKIPPED_FORM = {"code": str, "stage": str, "reason": str, "sources": list}
 
 
 @dataclass(frozen=True)
@@ -79,18 +76,52 @@ def build_cache(
 ) -> GraphCache:
     """Load the graphs of these complexes, after building those that are missing or whose files have changed.
 
+    One process at a time builds in a folder; what is there is read without waiting.
+
     Args:
         complexes: the files of each complex; a code stands there once.
         structure: 'auto' takes the pocket file where there is one, else the protein.
+
+    Raises:
+        StorageError: the disk does not take the graphs; those that were written stay.
     """
-    cache = _Folder(Path(processing.processed_data_dir), graph_settings)
-    current = {files.code for files in complexes if cache.is_current(files, structure)}
-    missing = [files for files in complexes if files.code not in current]
+    cache = _Folder(Path(processing.processed_data_dir), graph_settings, structure)
+    missing = cache.load(complexes)
     if missing:
-        log.info("building %d graphs (%d are in %s)", len(missing), len(current), cache.folder)
-    build = functools.partial(_build_one, structure=structure, settings=graph_settings)
+        prepare_folder(cache.folder)
+        with in_turn(cache.folder):
+            missing = cache.load(complexes)  # another process may have built them meanwhile
+            _build(cache, missing, processing)
+    return cache.collect([files.code for files in complexes], num_built=len(missing))
+
+
+def other_caches(processed_data_dir: Path, current: Path) -> list[tuple[Path, int, str]]:
+    """Cache folders of other versions or settings: path, size in bytes, and the command that deletes it."""
+    manifests = sorted(processed_data_dir.glob("*/manifest.json"))
+    folders = [manifest.parent for manifest in manifests if manifest.parent.resolve() != current.resolve()]
+    return [
+        (
+            folder,
+            sum(map(_size, folder.rglob("*"))),
+            f"rm -r {shlex.quote(str(folder))}",
+        )
+        for folder in folders
+    ]
+
+
+def protein_file(files: ComplexFiles, structure: str) -> Path | None:
+    """The file that the protein is read from, or None where the setting asks for one that is not there."""
+    if structure == "auto":
+        return files.pocket or files.protein
+    return files.pocket if structure == "pocket" else files.protein
+
+
+def _build(cache: _Folder, missing: Sequence[ComplexFiles], processing: ProcessingSettings) -> None:
+    """Build these graphs into the folder; whatever ends this early, what is finished is kept."""
+    if missing:
+        log.info("building %d graphs (%d are in %s)", len(missing), len(cache.found), cache.folder)
     results = run_supervised(
-        build,
+        functools.partial(_build_one, structure=cache.structure, settings=cache.settings),
         missing,
         num_workers=min(processing.num_workers, len(missing)),
         timeout_s=processing.timeout_s,
@@ -105,34 +136,13 @@ def build_cache(
     finally:
         results.close()
         cache.flush(everything=True)
-    return cache.collect([files.code for files in complexes], num_built=len(missing))
-
-
-def other_caches(processed_data_dir: Path, current: Path) -> list[tuple[Path, int, str]]:
-    """Cache folders of other versions or settings: path, size in bytes, and the command that deletes it."""
-    manifests = sorted(processed_data_dir.glob("*/manifest.json"))
-    folders = [manifest.parent for manifest in manifests if manifest.parent.resolve() != current.resolve()]
-    return [
-        (
-            folder,
-            sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()),
-            f"rm -r {shlex.quote(str(folder))}",
-        )
-        for folder in folders
-    ]
-
-
-def protein_file(files: ComplexFiles, structure: str) -> Path | None:
-    """The file that the protein is read from, or None where the setting asks for one that is not there."""
-    if structure == "auto":
-        return files.pocket or files.protein
-    return files.pocket if structure == "pocket" else files.protein
+    cache.clean_up()
 
 
 def _build_one(files: ComplexFiles, *, structure: str, settings: GraphSettings) -> tuple[_Built | Skipped, list]:
     """One graph or the reason why there is none, and the signatures of the files as they were before the reading."""
     try:
-        sources = _sources(files, structure)
+        sources = file_signatures(_source_files(files, structure))
     except OSError as error:  # a folder under a file's name, no permission, a network drive that is gone
         return Skipped(files.code, "files", str(error)), []
     return _read_and_build(files, structure, settings), sources
@@ -165,25 +175,36 @@ def _read_and_build(files: ComplexFiles, structure: str, settings: GraphSettings
 
 
 class _Folder:
-    """One cache folder while it is filled: shards of graphs, and the manifest that says where each one is."""
+    """One cache folder: shards of graphs, and the manifest that says where each one is."""
 
-    def __init__(self, processed_data_dir: Path, settings: GraphSettings):
+    def __init__(self, processed_data_dir: Path, settings: GraphSettings, structure: str):
         self.folder = processed_data_dir / f"{DATA_PROCESSING_VERSION}-{graph_fingerprint(settings)}"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self.settings = settings
-        self.entries: dict[str, dict] = {}
-        self.skipped: dict[str, dict] = {}
-        self.graphs: dict[str, ComplexGraph] = {}
+        self.settings, self.structure = settings, structure
+        about = {
+            "data_processing_version": DATA_PROCESSING_VERSION,
+            "graph_settings": as_dict(settings),
+            "rdkit": rdkit.__version__,
+        }
+        self.manifest = Manifest(self.folder, about)
+        self.found: dict[str, dict] = {}  # code -> record of the graph, or of the reason why there is none
+        self.graphs: dict[str, dict[str, ComplexGraph]] = {}  # shard -> code -> graph
         self._waiting: dict[int, tuple[_Built | Skipped, list]] = {}
         self._next = 0
-        self._read()
 
-    def is_current(self, files: ComplexFiles, structure: str) -> bool:
-        """Whether the files of a complex are those that its graph, or its row in skipped, was made from."""
-        entry = self.entries.get(files.code) or self.skipped.get(files.code)
-        if entry is None or entry.get("stage") == RETRIED:
-            return False
-        return _unchanged(entry["sources"], files, structure)
+    def load(self, complexes: Iterable[ComplexFiles]) -> list[ComplexFiles]:
+        """Find the graphs that are on disk now, made from these files as they are; returns the complexes without."""
+        self.manifest.read()
+        missing, self.found = [], {}
+        for files in complexes:
+            record = self.manifest.find(files.code, _source_files(files, self.structure))
+            shard = record and record.get("shard")
+            if record is None or (shard and files.code not in self._shard(shard)):
+                missing.append(files)
+            else:
+                self.found[files.code] = record
+        for shard in [name for name, graphs in self.graphs.items() if not graphs]:
+            self.manifest.forget_shard(shard)
+        return missing
 
     def add(self, number: int, result: _Built | Skipped, sources: list) -> None:
         """Take result `number`; shards are filled in the order of numbers, whatever order workers finish in."""
@@ -202,89 +223,59 @@ class _Folder:
             return
         self._next += len(taken)
         built = [(result, sources) for result, sources in taken if isinstance(result, _Built)]
-        for result, sources in taken:
-            self.entries.pop(result.code, None)
-            self.skipped.pop(result.code, None)
-            if isinstance(result, Skipped):
-                self.skipped[result.code] = {**asdict(result), "sources": sources}
         if built:
-            shard = f"graphs-{1 + max((int(e['shard'][7:12]) for e in self.entries.values()), default=-1):05d}.pt"
-            joined = join([result.graph for result, _ in built])
-            write_plain(self.folder / shard, joined)
-            for graph, (result, sources) in zip(unpack(joined), built, strict=True):
-                self.graphs[result.code] = graph
-                self.entries[result.code] = {
-                    "shard": shard,
-                    "road": result.road,
-                    "notes": list(result.notes),
-                    "sources": sources,
-                }
-        self._write_manifest()
+            self._write_shard(built)
+        for result, sources in taken:
+            if isinstance(result, Skipped):
+                record = {"stage": result.stage, "reason": result.reason, "sources": sources}
+                self.found[result.code] = record
+                if result.stage != RETRIED and sources:
+                    self.manifest.add(result.code, record)
+        self.manifest.write()
 
-    def collect(self, codes: Iterable[str], *, num_built: int) -> GraphCache:
-        codes = list(codes)
-        used = [code for code in codes if code in self.entries]
+    def clean_up(self) -> None:
+        """Remove shards that nothing refers to any more, and what a killed process left half written."""
+        for pattern in ("graphs-*.pt", "manifest.json"):
+            remove_temporaries(self.folder, pattern)
+        for path in self.folder.glob("graphs-*.pt"):
+            if self.manifest.is_superseded(path.name):
+                with contextlib.suppress(OSError):  # untidy, not wrong
+                    path.unlink()
+
+    def collect(self, codes: Sequence[str], *, num_built: int) -> GraphCache:
+        used = {code: self.found[code] for code in codes if "shard" in self.found[code]}
+        skipped = [(code, self.found[code]) for code in codes if code not in used]
         return GraphCache(
             folder=self.folder,
-            graphs={code: self.graphs[code] for code in used},
-            skipped=tuple(
-                Skipped(code, self.skipped[code]["stage"], self.skipped[code]["reason"])
-                for code in codes
-                if code in self.skipped
-            ),
+            graphs={code: self.graphs[record["shard"]][code] for code, record in used.items()},
+            skipped=tuple(Skipped(code, record["stage"], record["reason"]) for code, record in skipped),
             num_built=num_built,
-            ligand_roads={code: self.entries[code]["road"] for code in used},
-            notes={code: tuple(self.entries[code]["notes"]) for code in used if self.entries[code]["notes"]},
+            ligand_roads={code: record["road"] for code, record in used.items()},
+            notes={code: tuple(record["notes"]) for code, record in used.items() if record["notes"]},
         )
 
-    def _read(self) -> None:
-        """Load manifest and shards; what cannot be read is named and will be built again."""
-        path = self.folder / "manifest.json"
-        if not path.exists():
-            return
-        try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest["rdkit"] != rdkit.__version__:
-                log.warning("%s: made with RDKit %s; the graphs are built again", path, manifest["rdkit"])
-                return
-            entries, skipped = dict(manifest["entries"]), dict(manifest["skipped"])
-        except (ValueError, KeyError, TypeError) as error:
-            log.warning("%s cannot be read (%s); the graphs are built again", path, error)
-            return
-        self.entries = {code: entry for code, entry in entries.items() if _has_form(entry, _ENTRY_FORM)}
-        self.skipped = {code: entry for code, entry in skipped.items() if _has_form(entry, _SKIPPED_FORM)}
-        odd = sorted({*entries, *skipped} - {*self.entries, *self.skipped})
-        if odd:
-            log.warning("%s: entries of the wrong form are built again: %s", path, ", ".join(odd[:10]))
-        for shard in sorted({entry["shard"] for entry in self.entries.values()}):
-            of_shard = {code: entry for code, entry in self.entries.items() if entry["shard"] == shard}
+    def _shard(self, name: str) -> dict[str, ComplexGraph]:
+        """The graphs of a shard; none, and a word about it, where it cannot be used."""
+        if name not in self.graphs:
             try:
-                rows = {graph.code: graph for graph in unpack(read_plain(self.folder / shard))}
-                _require_finite(rows.values())
-                self.graphs.update({code: rows[code] for code in of_shard})
+                graphs = {graph.code: graph for graph in unpack(read_plain(self.folder / name))}
+                _require_finite(graphs.values())
             except (StorageError, KeyError, RuntimeError) as error:
-                log.warning("%s cannot be used (%s); its %d graphs are built again", shard, error, len(of_shard))
-                self.entries = {code: entry for code, entry in self.entries.items() if code not in of_shard}
+                log.warning("%s cannot be used (%s); its graphs are built again", name, error)
+                graphs = {}
+            self.graphs[name] = graphs
+        return self.graphs[name]
 
-    def _write_manifest(self) -> None:
-        manifest = {
-            "data_processing_version": DATA_PROCESSING_VERSION,
-            "graph_settings": as_dict(self.settings),
-            "rdkit": rdkit.__version__,
-            "entries": dict(sorted(self.entries.items())),
-            "skipped": dict(sorted(self.skipped.items())),
-        }
-        write_text(self.folder / "manifest.json", json.dumps(manifest, separators=(",", ":"), ensure_ascii=False))
-
-
-def _has_form(entry: object, form: dict[str, type]) -> bool:
-    """Whether a part of a manifest, which anybody can edit, is what this program writes."""
-    if not isinstance(entry, dict) or any(type(entry.get(key)) is not kind for key, kind in form.items()):
-        return False
-    signatures = all(
-        isinstance(one, list) and [type(v) for v in one] == [str, int, int, str] for one in entry["sources"]
-    )
-    return signatures and ("shard" not in entry or re.fullmatch(r"graphs-\d{5}\.pt", entry["shard"]) is not None)
+    def _write_shard(self, built: Sequence[tuple[_Built, list]]) -> None:
+        name = self.manifest.next_shard()
+        joined = join([result.graph for result, _ in built])
+        write_plain(self.folder / name, joined)
+        self.manifest.num_shards += 1
+        self.graphs[name] = {graph.code: graph for graph in unpack(joined)}
+        for result, sources in built:
+            record = {"shard": name, "road": result.road, "notes": list(result.notes), "sources": sources}
+            self.found[result.code] = record
+            self.manifest.add(result.code, record)
 
 
 def _require_finite(graphs: Iterable[ComplexGraph]) -> None:
@@ -298,28 +289,8 @@ def _source_files(files: ComplexFiles, structure: str) -> list[Path]:
     return [*files.ligands, *([protein] if protein else [])]
 
 
-def _sources(files: ComplexFiles, structure: str) -> list:
-    """Name, size in bytes, modification time in ns and content hash of each file a graph is made from."""
-    return [_signature(path) for path in _source_files(files, structure)]
-
-
-def _signature(path: Path) -> list:
-    stat = path.stat()
-    return [path.name, stat.st_size, stat.st_mtime_ns, _content_hash(path)]
-
-
-def _content_hash(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-
-
-def _unchanged(sources: list, files: ComplexFiles, structure: str) -> bool:
-    paths = _source_files(files, structure)
-    if [path.name for path in paths] != [name for name, *_ in sources]:
-        return False
-    for path, (_, size, mtime_ns, content) in zip(paths, sources, strict=True):
-        if not path.is_file():
-            return False
-        stat = path.stat()
-        if stat.st_size != size or (stat.st_mtime_ns != mtime_ns and _content_hash(path) != content):
-            return False
-    return True
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # another process has just renamed or deleted it
+        return 0

@@ -47,10 +47,14 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "progress": (dict,),  # epoch and next_batch (from 0), step, best score, skips, history
     "split": (dict,),  # part -> PDB codes
     "dataset": (dict,),  # name of the data set, and a fingerprint of its codes and labels
+    "calibration": (dict, NoneType),  # errors on the validation set, of the epoch that ended last
+    "domain": (dict, NoneType),  # what the training set holds: ligands, sequences, elements, ranges
 }
 CONTENTS = {"model": Tensor, "ema": Tensor, "versions": str, "split": list}
-FULL = frozenset(SCHEMA)
+OPTIONAL = frozenset({"calibration", "domain"})  # a checkpoint without them is resumed and predicts all the same
+FULL = frozenset(SCHEMA) - OPTIONAL
 FOR_PREDICTION = frozenset({"format", "model_settings", "graph_settings", "data_version", "model", "split"})
+PUBLISHED = FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}  # nothing of the machine it was trained on
 
 
 class CheckpointError(ValueError):
@@ -77,6 +81,20 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = 
         plain = to_plain({**state, "format": FORMAT_NUMBER})
         _check_schema(plain, FULL)
         write_plain(path, plain, before_replace=before_replace)
+    except StorageError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def publish_checkpoint(source: Path, path: Path) -> None:
+    """Write what scoring needs of a checkpoint: the averaged weights, without optimizer, config and paths.
+
+    Raises:
+        CheckpointError: `source` cannot be read or its weights are not finite, or the disk does not take `path`.
+    """
+    state = _load_resumable(source)
+    kept = {key: value for key, value in state.items() if key in PUBLISHED}
+    try:
+        write_plain(path, to_plain({**kept, "model": state["ema"] or state["model"]}))
     except StorageError as error:
         raise CheckpointError(str(error)) from error
 
@@ -210,6 +228,8 @@ def _check_schema(state: Any, required: Collection[str]) -> None:
         raise CheckpointError(
             f"made by a newer version: format {state['format']}, this one reads up to {FORMAT_NUMBER}"
         )
+    if state["format"] < 1:
+        raise CheckpointError(f"made in format {state['format']}, which no version of this program has written")
     missing = sorted(set(required) - state.keys())
     if missing:
         raise CheckpointError(f"incomplete: no {', '.join(missing)}")

@@ -46,9 +46,7 @@ def build_graph(
     Raises:
         GraphError: when the complex has more atoms than a graph can number.
     """
-    atoms, copies = drop_ligand_copy(protein.atoms, ligand.atoms)
-    atoms = _drop_sides(atoms, settings)
-    pocket, residue_distance = _cut_pocket(atoms, ligand.atoms.pos, settings.pocket_radius)
+    pocket, residue_distance, copies = _pocket(ligand, protein, settings)
     num_ligand = len(ligand.atoms.pos)
     num_atoms = num_ligand + len(pocket.pos)
     if num_atoms > MAX_ATOMS:
@@ -77,6 +75,33 @@ def build_graph(
     return graph, (*ligand.notes, *protein.notes, *notes)
 
 
+def pocket_atoms(ligand: Ligand, protein: Protein, settings: GraphSettings) -> Atoms:
+    """The pocket of `build_graph` with its names: atom i is atom num_ligand_atoms + i of the graph."""
+    return _pocket(ligand, protein, settings)[0]
+
+
+class Receptor:
+    """A protein that many poses are scored in; what lies around a pose is cut out without a look at all atoms."""
+
+    def __init__(self, protein: Protein):
+        self.protein = protein
+        self._tree = cKDTree(protein.atoms.pos)
+
+    def around(self, ligand_pos: np.ndarray, radius: float) -> Protein:
+        """The whole residues within radius, Å, of a ligand atom: build_graph makes the same graph of them."""
+        atoms = self.protein.atoms
+        centre = ligand_pos.mean(axis=0)
+        reach = radius + np.linalg.norm(ligand_pos - centre, axis=1).max()
+        # A little more than radius, so that rounding leaves out no residue that build_graph would take.
+        candidates = np.array(self._tree.query_ball_point(centre, reach + 1e-3), dtype=int)
+        distance = cKDTree(ligand_pos).query(atoms.pos[candidates])[0] if len(candidates) else np.zeros(0)
+        kept = np.zeros(len(atoms.residue_labels), dtype=bool)
+        kept[atoms.residue_index[candidates[distance <= radius + 1e-3]]] = True
+        if kept.all():
+            return self.protein
+        return Protein(take(atoms, kept[atoms.residue_index]), self.protein.notes, is_whole=False)
+
+
 def near_pairs(pos: np.ndarray, cutoff: float, max_neighbors: int) -> np.ndarray:
     """Pairs i < j with a distance of at most cutoff, sorted; shape [2, Q].
 
@@ -98,6 +123,21 @@ def contact_pairs(ligand_pos: np.ndarray, pocket_pos: np.ndarray, cutoff: float)
     return np.stack(np.nonzero(distance <= cutoff))
 
 
+def residue_distances(atoms: Atoms, ligand_pos: np.ndarray) -> np.ndarray:
+    """[residues], Å: from the nearest atom of each residue to the nearest ligand atom."""
+    distance = np.full(len(atoms.residue_labels), np.inf)
+    if len(atoms.pos):
+        np.minimum.at(distance, atoms.residue_index, cKDTree(ligand_pos).query(atoms.pos)[0])
+    return distance
+
+
+def _pocket(ligand: Ligand, protein: Protein, settings: GraphSettings) -> tuple[Atoms, np.ndarray, list[str]]:
+    """The pocket, how far each of its residues is from the ligand, Å, and the labels of copies of the ligand."""
+    atoms, copies = drop_ligand_copy(protein.atoms, ligand.atoms)
+    atoms = _drop_sides(atoms, settings)
+    return *_cut_pocket(atoms, ligand.atoms.pos, settings.pocket_radius), copies
+
+
 def _drop_sides(atoms: Atoms, settings: GraphSettings) -> Atoms:
     kept = {
         Side.WATER: settings.keep_waters,
@@ -110,13 +150,9 @@ def _drop_sides(atoms: Atoms, settings: GraphSettings) -> Atoms:
 
 def _cut_pocket(atoms: Atoms, ligand_pos: np.ndarray, radius: float) -> tuple[Atoms, np.ndarray]:
     """Residues nearer than radius, and the distance of each kept residue to the ligand, [residues], Å."""
-    if not len(atoms.pos):
-        return atoms, np.zeros(0)
-    atom_distance = cKDTree(ligand_pos).query(atoms.pos)[0]
-    residue_distance = np.full(len(atoms.residue_labels), np.inf)
-    np.minimum.at(residue_distance, atoms.residue_index, atom_distance)
-    near = residue_distance < radius
-    return take(atoms, near[atoms.residue_index]), residue_distance[near]
+    distance = residue_distances(atoms, ligand_pos)
+    near = distance < radius
+    return take(atoms, near[atoms.residue_index]), distance[near]
 
 
 def _fade(residue_distance: np.ndarray, settings: GraphSettings) -> np.ndarray:

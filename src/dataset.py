@@ -1,14 +1,13 @@
-"""Index, files and cache -> labelled graphs, their split, the order of an epoch, and batches."""
+"""Index, files and cache -> labelled graphs, the order of an epoch, and batches."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 import math
-import signal
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from src.graph import Batch, ComplexGraph
 from src.layouts import ComplexFiles
 from src.pdbbind import read_dataset, select_entries
 from src.settings import DataSettings, GraphSettings, ProcessingSettings, TrainingSettings
+from src.stop_signals import leave_signals_to_parent
 from src.storage import write_csv
 
 log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class Dataset:
     num_lines: int
     cache: GraphCache
     files: dict[str, ComplexFiles]
+    entries: dict[str, IndexEntry] = field(default_factory=dict)  # code -> what the index says, of the examples
 
     def subset(self, codes: Sequence[str]) -> list[Example]:
         wanted = set(codes)
@@ -98,7 +99,9 @@ def load_dataset(data: DataSettings, graph: GraphSettings, processing: Processin
         ["code", "stage", "reason"],
         [[s.code, s.stage, s.reason] for s in skipped],
     )
-    return Dataset(tuple(examples), tuple(skipped), len(index.entries) + len(index.bad_lines), cache, files)
+    num_lines = len(index.entries) + len(index.bad_lines)
+    used = {entry.code: entry for entry in entries if entry.code in cache.graphs}
+    return Dataset(tuple(examples), tuple(skipped), num_lines, cache, files, used)
 
 
 def measured_pk(examples: Sequence[Example]) -> np.ndarray:
@@ -139,46 +142,6 @@ def audit(dataset: Dataset) -> str:
         lines.append(f"  {row.code} ({row.stage}): {row.reason}")
     lines.append(f"every row with its reason: {dataset.cache.folder / 'skipped.csv'}")
     return "\n".join(lines)
-
-
-def split_dataset(dataset: Dataset, data: DataSettings, seed: int) -> dict[str, list[str]]:
-    """The codes to train on, to validate on and to test on.
-
-    Raises:
-        DatasetError: when too few complexes are usable, or too few with an exact label to judge epochs by.
-    """
-    split = split_codes([example.graph.code for example in dataset.examples], data, seed)
-    num_judged = len(dataset.judged(split["validation"]))
-    if num_judged < 2:
-        raise DatasetError(
-            f"only {num_judged} of {len(split['validation'])} labels of the validation set are exact values and not "
-            "bounds; at least 2 are needed: raise validation_split"
-        )
-    return split
-
-
-def split_codes(codes: Sequence[str], data: DataSettings, seed: int) -> dict[str, list[str]]:
-    """Random split into train, validation and test by a hash of seed and code.
-
-    The order of the index does not matter, and a complex that is added moves no more than the borders.
-
-    Raises:
-        DatasetError: when a part that is needed would be empty.
-    """
-    ranked = sorted(codes, key=lambda code: hashlib.sha256(f"{seed}:{code}".encode()).digest())
-    num_train = round(data.train_split * len(ranked))
-    num_validation = min(round(data.validation_split * len(ranked)), len(ranked) - num_train)
-    split = {
-        "train": sorted(ranked[:num_train]),
-        "validation": sorted(ranked[num_train : num_train + num_validation]),
-        "test": sorted(ranked[num_train + num_validation :]),
-    }
-    if len(split["train"]) < 2 or len(split["validation"]) < 2:
-        raise DatasetError(
-            f"{len(ranked)} usable complexes give {len(split['train'])} to train and "
-            f"{len(split['validation'])} to validate on; both need at least 2"
-        )
-    return split
 
 
 @dataclass(frozen=True)
@@ -260,9 +223,6 @@ def make_loader(
     It has a generator of its own: without one, iterating draws from torch's global random numbers, and a
     resumed run would see another dropout than an uninterrupted one.
     """
-    if num_workers:
-        for example in examples:
-            _ = example.graph.edges  # made here once, not by every worker of every epoch
     return DataLoader(
         examples,  # type: ignore[arg-type]
         batch_sampler=batches,  # type: ignore[arg-type]
@@ -270,7 +230,7 @@ def make_loader(
         num_workers=num_workers,
         pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),
-        worker_init_fn=_ignore_interrupt if num_workers else None,
+        worker_init_fn=leave_signals_to_parent if num_workers else None,
     )
 
 
@@ -340,8 +300,3 @@ def _with_files(
         else:
             usable.append(files[code])
     return usable, skipped
-
-
-def _ignore_interrupt(_worker: int) -> None:
-    # Ctrl+C reaches the whole process group; only the main process decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+from collections.abc import Sequence
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -32,12 +33,18 @@ FREE_KEYS = frozenset(
         "loader_num_workers",
         "max_skipped_in_a_row",
         "max_skipped_fraction",
+        "max_failed_fraction",
         "checkpoint_dir",
         "results_dir",
         "checkpoint_every_batches",
         "manual_save_trigger_file",
         "profile",
     ]
+)
+CHECKPOINT_FILES = ("*.pth.tar",)
+RESULT_FILES = (
+    *("history.csv", "history.jsonl", "run.json", "profile.txt", "metrics.json", "*_predictions.csv"),
+    *("skipped.csv", "splits.json", "model_card.md", "report.html"),
 )
 LIBRARIES = ("torch", "rdkit", "numpy", "scipy", "biopython")
 
@@ -59,6 +66,21 @@ def run_facts(
     }
 
 
+def check_same_settings(settings: Settings, state: dict[str, Any], path: Path) -> None:
+    """Refuse what `check_same_run` would refuse for its settings, before the data are read.
+
+    Numbers that batch_size 'auto' stands for are those of the checkpoint, so they cannot differ.
+
+    Raises:
+        CheckpointError: naming each difference, old -> new.
+    """
+    auto = {"batch_size", "gradient_accumulation_steps"} if settings.training.batch_size == "auto" else set()
+    faults = _breaking_changes(state["config"], {**settings.config, **{key: state["config"].get(key) for key in auto}})
+    if state["data_version"] != DATA_PROCESSING_VERSION:
+        faults.append(f"data_processing_version: {state['data_version']} -> {DATA_PROCESSING_VERSION}")
+    _require_none(faults, path)
+
+
 def check_same_run(facts: dict[str, Any], state: dict[str, Any], path: Path) -> None:
     """Refuse to continue a run with other settings or data; changes that do not matter are logged.
 
@@ -66,30 +88,51 @@ def check_same_run(facts: dict[str, Any], state: dict[str, Any], path: Path) -> 
         CheckpointError: naming each difference, old -> new.
     """
     old, new = state["config"], facts["config"]
-    changed = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
-    faults = [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in changed if key not in FREE_KEYS]
+    faults = _breaking_changes(old, new)
     if state["data_version"] != facts["data_version"]:
         faults.append(f"data_processing_version: {state['data_version']} -> {facts['data_version']}")
     if (state["dataset"], state["split"]) != (facts["dataset"], facts["split"]):
         was, now = state["dataset"].get("fingerprint"), facts["dataset"]["fingerprint"]
         faults.append(f"codes, labels or their split: data set {was} -> {now}")
+    _require_none(faults, path)
+    if free := _changes(old, new):
+        log.info("changed since the checkpoint was written: %s", "; ".join(free.values()))
+    if libraries := _changes(state["versions"], facts["versions"]):
+        log.warning(
+            "libraries changed since the checkpoint was written, so sums may differ by rounding: %s",
+            "; ".join(libraries.values()),
+        )
+
+
+def set_aside(within: Path, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:
+    """Move what an earlier run left into a dated subfolder, so that a new one overwrites nothing.
+
+    Returns:
+        The subfolder, None when there was nothing to move.
+    """
+    files = sorted({path for pattern in patterns for path in within.glob(pattern)})
+    if not files:
+        return None
+    folder = within / f"before-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder.mkdir()
+    for path in files:
+        path.rename(folder / path.name)
+    return folder
+
+
+def _breaking_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    return [text for key, text in _changes(old, new).items() if key not in FREE_KEYS]
+
+
+def _changes(old: dict[str, Any], new: dict[str, Any]) -> dict[str, str]:
+    """key -> 'key: old -> new' for each value that differs; a key that is not there counts as None."""
+    keys = [key for key in sorted({*old, *new}) if old.get(key) != new.get(key)]
+    return {key: f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in keys}
+
+
+def _require_none(faults: list[str], path: Path) -> None:
     if faults:
         raise CheckpointError(
             f"{path} belongs to another run:\n  " + "\n  ".join(faults) + "\nGo back to its settings, choose "
             "another checkpoint_dir, or add --fresh to the same command to start over (the old files are kept)"
         )
-    free = [f"{key}: {old.get(key)!r} -> {new.get(key)!r}" for key in changed]
-    if free:
-        log.info("changed since the checkpoint was written: %s", "; ".join(free))
-
-
-def set_aside(checkpoint_dir: Path) -> Path | None:
-    """Move the checkpoints of an earlier run into a dated subfolder, so that a new one can start."""
-    files = sorted(checkpoint_dir.glob("*.pth.tar"))
-    if not files:
-        return None
-    folder = checkpoint_dir / f"before-{datetime.now():%Y%m%d-%H%M%S-%f}"
-    folder.mkdir()
-    for path in files:
-        path.rename(folder / path.name)
-    return folder

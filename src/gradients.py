@@ -55,6 +55,7 @@ class WindowGradient:
         self.too_large: list[Batch] = []
         self.overflowed = False
         self._total = 0
+        self._judged: dict[Batch, float] = {}
         self._running: Batch | None = None
         self._in_full_precision = False
 
@@ -62,6 +63,16 @@ class WindowGradient:
     def num_used(self) -> int:
         """Complexes."""
         return sum(batch.num_graphs for batch in self.losses)
+
+    @property
+    def num_judged(self) -> int:
+        """Complexes that were used and whose label is exact: no bounds, no decoys."""
+        return sum(int((batch.bound == 0).sum()) for batch in self.losses)
+
+    @property
+    def judged_error(self) -> float:
+        """Sum of the squared errors of those."""
+        return sum(self._judged[batch] for batch in self.losses)
 
     def accumulate(self, window: Sequence[Batch]) -> None:
         """Leave in `.grad` the gradient, times the fp16 scale, of the sum of the losses used / complexes of the window.
@@ -103,8 +114,10 @@ class WindowGradient:
         on_device = batch.to(self.device)
         with autocast(self.device, torch.float32 if full_precision else self.precision):
             predicted = self.model(on_device)
-        loss = squared_errors(predicted, on_device).sum()
-        value = loss.item()
+        errors = squared_errors(predicted, on_device)
+        loss = errors.sum()
+        judged = torch.where(on_device.bound == 0, errors, 0.0).sum()
+        value, self._judged[batch] = torch.stack([loss, judged]).tolist()
         if not math.isfinite(value):
             self.not_finite.append((batch, "loss"))
             return None

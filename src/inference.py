@@ -63,11 +63,20 @@ def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
 
 @torch.no_grad()
 def predict_batches(
-    model: nn.Module, batches: Iterable[Batch], device: torch.device, precision: torch.dtype = torch.float32
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    *,
+    left_out: list[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and measured pK of every complex, in the order of the batches, each [number of complexes].
 
     A batch that does not fit into memory is run in parts, and so are those after it that are as large.
+
+    Args:
+        left_out: takes the place, counted from 0, of each complex that does not fit even alone. A warning names it,
+            and its prediction is NaN. None: such a complex is an error.
 
     Raises:
         TooLargeError: naming a complex that does not fit even alone.
@@ -89,13 +98,16 @@ def predict_batches(
                 continue
             free_memory(device)
             failed = parts[0]
-            if failed.num_graphs == 1:
-                raise TooLargeError(
-                    f"{failed.codes[0]} alone ({failed.pos.shape[0]} atoms, {num_edges(failed)} edges) does not fit "
-                    f"into memory: {fault}"
-                )
-            log.info("memory is full at %d complexes, %d edges: run in parts", failed.num_graphs, num_edges(failed))
             limit = safe_limit(failed, limit)
             parts = smaller_parts(parts, failed, limit)
+            if failed.num_graphs > 1:
+                log.info("memory is full at %d complexes, %d edges: run in parts", failed.num_graphs, num_edges(failed))
+                continue
+            size = f"{failed.codes[0]} alone ({failed.pos.shape[0]} atoms, {num_edges(failed)} edges)"
+            if left_out is None:
+                raise TooLargeError(f"{size} does not fit into memory: {fault}")
+            log.warning("left out, %s does not fit into memory: %s", size, fault)
+            left_out.append(sum(map(len, predicted)))
+            predicted.append(np.full(1, np.nan, dtype=np.float32))
         measured.append(batch.pk.numpy())
     return np.concatenate(predicted), np.concatenate(measured)

@@ -40,7 +40,7 @@ def locate_complexes(root: Path, codes: Iterable[str]) -> dict[str, ComplexFiles
     real_root = _real_root(root)
     wanted = {code.lower(): code for code in codes}
     found: dict[str, ComplexFiles] = {}
-    parents = [Path(root)]
+    parents, unasked = [Path(root)], 0
     for _ in range(3):
         others = []
         for folder in (folder for parent in parents for folder in _list(parent, real_root, folders=True)):
@@ -53,6 +53,9 @@ def locate_complexes(root: Path, codes: Iterable[str]) -> dict[str, ComplexFiles
                     found[code] = files
         # Complexes that nobody asked for are the bulk of a large release and hold no further folders.
         parents = [folder for folder in others if not _PDB_CODE.fullmatch(folder.name)]
+        unasked += len(others) - len(parents)
+    if unasked:
+        log.info("%s: %d folders of other complexes, whose codes have no label, are not used", root, unasked)
     return found
 
 

@@ -90,7 +90,10 @@ def heavy_form(mol: Chem.Mol, *, partial: bool) -> tuple[Chem.Mol, list[str]]:
         ValueError: RDKit cannot sanitise the molecule (its exceptions are subclasses).
     """
     mol = Chem.RWMol(mol)
-    notes = _charge_ammonium(mol)
+    # Before sanitising, these are those that the file states, and not places of hydrogens that it leaves out.
+    radicals = sum(atom.GetNumRadicalElectrons() > 0 for atom in mol.GetAtoms())
+    notes = [f"{radicals} radical atoms given hydrogens"] if radicals else []
+    notes += _charge_ammonium(mol)
     _sanitise(mol, partial)
     mol = Chem.RWMol(Chem.RemoveHs(mol, _REMOVE_EVERY_H, sanitize=False))
     for atom in mol.GetAtoms():

@@ -50,7 +50,7 @@ def read_ligand(paths: Sequence[Path]) -> Ligand:
         LigandError: no road led to a molecule with 3D coordinates; the message has the reason of each.
     """
     reasons: list[str] = []
-    blocks: list[_Block] = []
+    blocks: list[LigandRecord] = []
     for path in map(Path, paths):
         try:
             blocks.append(_first_block(path))
@@ -71,14 +71,17 @@ def read_ligand(paths: Sequence[Path]) -> Ligand:
 def iter_ligands(path: Path) -> Iterator[Ligand | LigandError]:
     """Every molecule of a file in order, one at a time; one that cannot be used comes as its LigandError.
 
+    The only molecule of a file that is not sound is read as `read_ligand` does in training, from the SDF and the MOL2
+    of the same name where both are there.
+
     Raises:
         LigandError: there is no first molecule: the file is missing, of another kind, damaged or empty.
     """
     number = 0
     try:
-        for block in _blocks(Path(path)):
+        for block in ligand_records(Path(path)):
             number = block.number
-            yield _ligand_or_error(block)
+            yield ligand_of(block)
     except StructureError as error:
         if number == 0:
             raise
@@ -86,7 +89,7 @@ def iter_ligands(path: Path) -> Iterator[Ligand | LigandError]:
 
 
 @dataclass(frozen=True)
-class _Block:
+class LigandRecord:
     path: Path
     kind: str  # 'sdf' or 'mol2'
     number: int  # in the file, from 1
@@ -97,18 +100,32 @@ class _Block:
         return f"{self.path}, molecule {self.number}"
 
 
-def _ligand_or_error(block: _Block) -> Ligand | LigandError:
+def ligand_of(block: LigandRecord) -> Ligand | LigandError:
     try:
         return _ligand(block, partial=False)
     except LigandError as error:
-        try:
-            ligand = _ligand(block, partial=True)
-        except LigandError:
-            return error
-        return _with_notes(ligand, [str(error)], block, [block])
+        reason = error  # Python forgets the name of an exception after its block
+    twin = _twin(block)
+    try:
+        if twin is None:
+            return _with_notes(_ligand(block, partial=True), [str(reason)], block, [block])
+        ligand = read_ligand([block.path, twin])
+    except LigandError as error:
+        return reason if twin is None else error
+    if ligand.road.endswith(block.kind):
+        return ligand
+    return replace(ligand, notes=(f"{twin.name}, which lies beside {block.path.name}, was read", *ligand.notes))
 
 
-def _with_notes(ligand: Ligand, reasons: list[str], block: _Block, blocks: list[_Block]) -> Ligand:
+def _twin(block: LigandRecord) -> Path | None:
+    """The file of the same name in the other format, which describes the only molecule of the block's file too."""
+    endings = {"sdf": (".mol2", ".mol2.gz"), "mol2": (".sdf", ".sdf.gz")}[block.kind]
+    stem = block.path.name.removesuffix(".gz").rpartition(".")[0]
+    twins = [path for path in (block.path.with_name(stem + ending) for ending in endings) if stem and path.is_file()]
+    return twins[0] if twins and block.number == 1 and not _first_block(block.path).followed else None
+
+
+def _with_notes(ligand: Ligand, reasons: list[str], block: LigandRecord, blocks: list[LigandRecord]) -> Ligand:
     notes = [*ligand.notes, *dict.fromkeys(reasons)]
     if block.followed:
         notes.append(f"{block.path} holds several molecules, first used")
@@ -118,7 +135,7 @@ def _with_notes(ligand: Ligand, reasons: list[str], block: _Block, blocks: list[
     return replace(ligand, notes=tuple(notes))
 
 
-def _difference(block: _Block, other: _Block) -> str:
+def _difference(block: LigandRecord, other: LigandRecord) -> str:
     formulas = []
     for each in (block, other):
         mol = _parse(each)
@@ -127,7 +144,7 @@ def _difference(block: _Block, other: _Block) -> str:
     return "" if formulas[0] == formulas[1] else f"{formulas[1] or 'unreadable'} for {formulas[0]}"
 
 
-def _ligand(block: _Block, *, partial: bool) -> Ligand:
+def _ligand(block: LigandRecord, *, partial: bool) -> Ligand:
     with rdBase.BlockLogs():
         mol = _parse(block)
         if mol is None or not mol.GetNumAtoms():
@@ -166,7 +183,7 @@ def _smiles(mol: Chem.Mol) -> str:
         return ""
 
 
-def _require_3d(mol: Chem.Mol, block: _Block) -> None:
+def _require_3d(mol: Chem.Mol, block: LigandRecord) -> None:
     """A pose never lies exactly in one plane of constant z; a drawing does."""
     pos = mol.GetConformer().GetPositions() if mol.GetNumConformers() else np.zeros((mol.GetNumAtoms(), 3))
     if not (np.abs(pos) <= MAX_COORDINATE).all():
@@ -176,7 +193,7 @@ def _require_3d(mol: Chem.Mol, block: _Block) -> None:
         raise LigandError(f"{block}: no 3D coordinates; expected a pose in the frame of the protein, not a drawing")
 
 
-def _parse(block: _Block) -> Chem.Mol | None:
+def _parse(block: LigandRecord) -> Chem.Mol | None:
     text = block.text
     with rdBase.BlockLogs():
         try:
@@ -233,20 +250,20 @@ def _symbol(text: str, unknown: str) -> str:
     return SYMBOLS[number] if number else unknown
 
 
-def _first_block(path: Path) -> _Block:
-    blocks = _blocks(path)
+def _first_block(path: Path) -> LigandRecord:
+    blocks = ligand_records(path)
     first = next(blocks)
     return replace(first, followed=_has_next(blocks))
 
 
-def _has_next(blocks: Iterator[_Block]) -> bool:
+def _has_next(blocks: Iterator[LigandRecord]) -> bool:
     try:
         return next(blocks, None) is not None
     except StructureError:  # damage behind the molecule that is used
         return True
 
 
-def _blocks(path: Path) -> Iterator[_Block]:
+def ligand_records(path: Path) -> Iterator[LigandRecord]:
     """The molecules of a file as text, one at a time; raises LigandError when there is none."""
     endings = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if endings and endings[-1] in _NOT_LIGANDS:
@@ -258,7 +275,7 @@ def _blocks(path: Path) -> Iterator[_Block]:
         kind, lines = _kind(path)
         for text in _split(path, kind, lines):
             number += 1
-            yield _Block(path, kind, number, text)
+            yield LigandRecord(path, kind, number, text)
     except LigandError:
         raise
     except StructureError as error:
@@ -271,11 +288,15 @@ def _kind(path: Path) -> tuple[str, Iterator[str]]:
     """'sdf' or 'mol2' by the first telling line, and all lines of the file as text."""
     lines = (line.decode("utf-8", errors="replace") for line in iter_lines(path))
     head: list[str] = []
+    size = 0
     for line in islice(lines, _HEAD_LINES):
         head.append(line)
+        size += len(line)
+        if size > MAX_MOLECULE_BYTES:
+            break
         if line.startswith("@<TRIPOS>"):
             return "mol2", chain(head, lines)
-        if line.startswith(("$$$$", "M  END", "M  V30")) or line[33:39].strip() in ("V2000", "V3000"):
+        if line.startswith(("$$$$", "M  END", "M  V30")) or _is_counts_line(line):
             return "sdf", chain(head, lines)
         if line.startswith(("ATOM  ", "HETATM", "ROOT", "_atom_site.")):
             raise LigandError(f"{path}: is a PDB, PDBQT or mmCIF file; a ligand needs bond orders, convert it to SDF")
@@ -284,14 +305,27 @@ def _kind(path: Path) -> tuple[str, Iterator[str]]:
     raise LigandError(f"{path}: is neither SDF nor MOL2; convert the ligand to SDF with 3D coordinates")
 
 
+def _is_counts_line(line: str) -> bool:
+    """The fourth line of a molecule in an SDF: how many atoms and bonds follow, and in which version."""
+    return line[33:39].strip() in ("V2000", "V3000")
+
+
 def _split(path: Path, kind: str, lines: Iterator[str]) -> Iterator[str]:
     block: list[str] = []
     size = 0
+    counted = False
     for line in lines:
         if kind == "sdf" and line.startswith("$$$$"):
             yield "\n".join([*block, ""])
-            block, size = [], 0
+            block, size, counted = [], 0, False
             continue
+        if kind == "sdf" and _is_counts_line(line):
+            # The record before has lost its $$$$; three lines of header come before the counts. What follows the
+            # name of a data field is its value, even if that is a molecule.
+            if counted and not block[-4].startswith(">"):
+                yield "\n".join([*block[:-3], ""])
+                block, size = block[-3:], sum(len(text) + 1 for text in block[-3:])
+            counted = True
         if kind == "mol2" and line.startswith("@<TRIPOS>MOLECULE"):
             # What comes before the first molecule is comment.
             if any(text.startswith("@<TRIPOS>MOLECULE") for text in block):

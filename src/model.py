@@ -16,24 +16,18 @@ from src.geometry import (
     distances_and_units,
     expnorm_basis,
     expnorm_parameters,
-    gaussian_basis,
-    max_min_norm,
-    rms_norm,
     spherical_harmonics,
 )
-from src.graph import BOND_CUTOFF, NODE_FEATURES, Batch, BondType, EdgeKind
-from src.message_passing import EAGER, Edges, EdgeWeights, Form, Nodes, along, sum_by_index
+from src.graph import BOND_CUTOFF, Batch, BondType, EdgeKind
+from src.layers import AtomEmbedding, EdgeKindEmbedding, VectorNorm, linear
+from src.message_passing import EAGER, Edges, EdgeWeights, Form, Nodes, sum_by_index
+from src.readout import ContactReadout, graph_of_contact
 from src.recomputation import MODES, EdgeRows, compute_dtype
 
 if TYPE_CHECKING:
     from src.settings import ModelSettings
 
 VECTOR_NORMS = ("rms", "max_min", "none")
-
-# Standard deviations of the label that a contact scored as 1 adds. A complex has some 600 contacts in 6 Å;
-# on synthetic pockets with 117 contacts 0.02 to 0.1 learned alike and faster than 0.005.
-CONTACT_SCALE = 0.02
-
 
 MIN_SCALE = 0.1  # pK; keeps labels that are all alike from stopping the gradient
 
@@ -108,7 +102,7 @@ class AffinityModel(nn.Module):
         """
         counts, labels = [], []
         for batch in batches:
-            counts.append(sum_by_index(self.contact_weights(batch), _graph_of_contact(batch), batch.num_graphs))
+            counts.append(sum_by_index(self.contact_weights(batch), graph_of_contact(batch), batch.num_graphs))
             labels.append(batch.pk)
         count, label = torch.cat(counts).double(), torch.cat(labels).double()
         slope = 0.0
@@ -130,8 +124,9 @@ class AffinityModel(nn.Module):
     def contributions(self, batch: Batch) -> Contributions:
         """The terms of the prediction: `constant` plus those of one complex is its pK."""
         x, vec = self.representation(batch)
-        score = self.pk_per_contact + self.pk_scale * CONTACT_SCALE * self.readout(x, vec, batch)
-        return Contributions(score * self.contact_weights(batch), *batch.contacts, _graph_of_contact(batch))
+        weight = self.contact_weights(batch)
+        score = self.pk_per_contact + self.pk_scale * self.readout(x, vec, weight, batch)
+        return Contributions(score * weight, *batch.contacts, graph_of_contact(batch))
 
     def contact_weights(self, batch: Batch) -> Tensor:
         """How much each contact counts, [C]: 0 at the cutoff and for pocket atoms that have faded."""
@@ -157,10 +152,10 @@ class ViSNet(nn.Module):
         self.kernels = EAGER  # or compiled ones
         self.embedding = AtomEmbedding(channels)
         self.neighbour_embedding = AtomEmbedding(channels)
-        self.neighbour_filter = _linear(settings.num_rbf, channels)
+        self.neighbour_filter = linear(settings.num_rbf, channels)
         self.neighbour_kind = EdgeKindEmbedding(channels)
-        self.combine = _linear(2 * channels, channels)
-        self.edge_filter = _linear(settings.num_rbf, channels)
+        self.combine = linear(2 * channels, channels)
+        self.edge_filter = linear(settings.num_rbf, channels)
         self.edge_kind = EdgeKindEmbedding(channels)
         last = settings.num_layers - 1
         self.layers = nn.ModuleList(
@@ -234,17 +229,17 @@ class ViSNetLayer(nn.Module):
         self.first = first
         self.updates_edges = not (first or last)
         self.norm = nn.LayerNorm(channels)
-        self.query_key_value = _linear(channels, 3 * channels, parts=3)
-        self.filters = _linear(channels, 2 * channels, parts=2)
-        self.gates = _linear(channels, channels if first else 2 * channels)
-        self.out = _linear(channels, channels if first else 3 * channels)
+        self.query_key_value = linear(channels, 3 * channels, parts=3)
+        self.filters = linear(channels, 2 * channels, parts=2)
+        self.gates = linear(channels, channels if first else 2 * channels)
+        self.out = linear(channels, channels if first else 3 * channels)
         if not first:
             self.vec_norm = VectorNorm(channels, settings.vector_norm)
-            self.vec_proj = _linear(channels, 3 * channels, bias=False)
+            self.vec_proj = linear(channels, 3 * channels, bias=False)
         if self.updates_edges:
-            self.edge_gate = _linear(channels, channels)
-            self.target_proj = _linear(channels, channels, bias=False)
-            self.source_proj = _linear(channels, channels, bias=False)
+            self.edge_gate = linear(channels, channels)
+            self.target_proj = linear(channels, channels, bias=False)
+            self.source_proj = linear(channels, channels, bias=False)
 
     def nodes(self, x: Tensor, vec: Tensor | None) -> Nodes:
         """What the edges read, from scalars [N, F] and vectors [N, L, F]."""
@@ -288,96 +283,3 @@ class ViSNetLayer(nn.Module):
         first, second, third = self.vec_proj(vec).chunk(3, dim=-1)
         dot = (first * second).sum(dim=1, dtype=scalar_sum.dtype)
         return dot * gate_dot + added, third * gate_vec.unsqueeze(1)
-
-
-class ContactReadout(nn.Module):
-    """A number for each contact: its atoms' scalars and vectors (along the contact), times a radial filter.
-
-    The radial basis is evenly spaced in Å: the exponential basis of the messages is dense below 2 Å and has
-    only a few functions left for the 3 to 6 Å of most contacts.
-    """
-
-    def __init__(self, settings: ModelSettings) -> None:
-        super().__init__()
-        channels = settings.hidden_channels
-        self.lmax = settings.lmax
-        self.cutoff = settings.interaction_cutoff
-        self.dropout = settings.dropout
-        self.ligand = _linear(channels, channels)
-        self.pocket = _linear(channels, channels, bias=False)
-        self.ligand_vec = _linear(channels, channels, bias=False)
-        self.pocket_vec = _linear(channels, channels, bias=False)
-        self.radial = _linear(settings.num_rbf, channels)
-        self.hidden = _linear(channels, channels)
-        self.last = nn.Linear(channels, 1)
-        nn.init.normal_(self.last.weight, std=0.01)  # an untrained model predicts close to the mean label
-        nn.init.zeros_(self.last.bias)
-        centres = torch.linspace(0.0, settings.interaction_cutoff, settings.num_rbf)
-        self.register_buffer("centres", centres, persistent=False)
-
-    def forward(self, x: Tensor, vec: Tensor, batch: Batch) -> Tensor:
-        """Scores [C] of the contacts from scalars [N, F] and vectors [N, L, F] of the atoms."""
-        ligand_atom, pocket_atom = batch.contacts
-        distance, unit = distances_and_units(batch.pos, pocket_atom, ligand_atom)
-        direction = spherical_harmonics(unit, self.lmax)
-        pair = self.ligand(x).index_select(0, ligand_atom) + self.pocket(x).index_select(0, pocket_atom)
-        pair = pair + along(self.ligand_vec(vec).index_select(0, ligand_atom), direction)
-        pair = pair + along(self.pocket_vec(vec).index_select(0, pocket_atom), direction)
-        hidden = silu(pair) * self.radial(gaussian_basis(distance, self.centres))
-        hidden = silu(self.hidden(dropout(hidden, self.dropout, self.training)))
-        with torch.autocast(hidden.device.type, enabled=False):  # terms are summed over hundreds of contacts
-            return self.last(hidden.to(self.last.weight.dtype)).squeeze(-1)
-
-
-class AtomEmbedding(nn.Module):
-    """Sum of one learned row per node feature: all features share a table, each has its own range of rows."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        sizes = torch.tensor(list(NODE_FEATURES.values()))
-        self.table = nn.EmbeddingBag(int(sizes.sum()), channels, mode="sum")
-        nn.init.normal_(self.table.weight, std=len(sizes) ** -0.5)  # the sum of an atom's rows has unit variance
-        self.register_buffer("offsets", sizes.cumsum(0) - sizes, persistent=False)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """[N, F] from feature values [N, 9]."""
-        return self.table(features + self.offsets)
-
-
-class EdgeKindEmbedding(nn.Embedding):
-    """One learned row [F] per pair of edge kind and bond type."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(len(EdgeKind) * len(BondType), channels)
-        nn.init.normal_(self.weight, std=0.2)  # as large as the radial part of an edge feature at the start
-
-
-class VectorNorm(nn.Module):
-    """Norm of vectors [N, L, F] over their channels, then a learned weight per channel."""
-
-    def __init__(self, channels: int, norm: str) -> None:
-        super().__init__()
-        self.norm = norm
-        self.weight = nn.Parameter(torch.ones(channels))
-
-    def forward(self, vec: Tensor) -> Tensor:
-        if self.norm == "rms":
-            vec = rms_norm(vec)
-        elif self.norm == "max_min":
-            lmax = 1 if vec.shape[1] == 3 else 2
-            vec = torch.cat([max_min_norm(vec[:, degree]) for degree in DEGREE_SLICES[lmax]], dim=1)
-        return vec * self.weight
-
-
-def _graph_of_contact(batch: Batch) -> Tensor:
-    return batch.graph_of_atom.index_select(0, batch.contacts[0])
-
-
-def _linear(inputs: int, outputs: int, *, bias: bool = True, parts: int = 1) -> nn.Linear:
-    """A linear layer with Xavier weights and zero bias; `parts` maps of one input are drawn one by one."""
-    linear = nn.Linear(inputs, outputs, bias=bias)
-    for part in linear.weight.chunk(parts):
-        nn.init.xavier_uniform_(part)
-    if bias:
-        nn.init.zeros_(linear.bias)
-    return linear

@@ -1,11 +1,11 @@
-"""A checkpoint and structure files -> a stream of rows, one for each ligand, failures included."""
+"""A checkpoint, or several as an ensemble, and poses -> a row for each pose, failures included."""
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
@@ -13,22 +13,37 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from src.calibration import Calibration, ensemble_half_width, read_calibration
 from src.checkpoint import FOR_PREDICTION, CheckpointError, load_checkpoint
-from src.data_processing import DATA_PROCESSING_VERSION, GraphError, build_graph
-from src.dataset import Example, collate
-from src.graph import ComplexGraph
+from src.data_processing import DATA_PROCESSING_VERSION
+from src.dataset import Budget, Example, in_order
+from src.domain import Domain, read_domain
 from src.inference import choose_device, predict_batches
-from src.ligands import Ligand, LigandError, iter_ligands
 from src.model import AffinityModel, ModelError, build_model
+from src.pose_graphs import PoseGraphs, PoseReader
+from src.poses import Pose, iter_poses
 from src.settings import GraphSettings, ModelSettings, SettingsError, settings_from_dict
-from src.structures import Protein, read_protein
 
 log = logging.getLogger(__name__)
 
 # kcal/mol for one unit of pK at 298.15 K: R * T * ln(10) with R = 1.987204259e-3 kcal/(mol K) (CODATA 2018)
 KCAL_PER_PK = 1.987204259e-3 * 298.15 * math.log(10)
-CLASH_DISTANCE = 2.0  # Å between heavy atoms that are not bonded
-COLUMNS = ("ligand", "pK", "Kd_nM", "dG_kcal_mol_298K", "status", "warnings", "protein_file", "ligand_file")
+MAX_ATOMS = {"cpu": 20_000, "cuda": 60_000}  # of a batch; what does not fit into a GPU all the same is run in parts
+COLUMNS = (
+    "ligand",
+    "pK",
+    "pK_low",
+    "pK_high",
+    "Kd_nM",
+    "dG_kcal_mol_298K",
+    "status",
+    "applicability",
+    "warnings",
+    "protein_file",
+    "ligand_file",
+)
+BEST_NAME = "model_best.pth.tar"
+ENSEMBLE_COLUMN, JITTER_COLUMN, MEMBER_COLUMN = "pK_sd_models", "pK_sd_jitter", "pK_model_{}"
 
 
 @dataclass(frozen=True)
@@ -38,9 +53,14 @@ class Prediction:
     ligand: str
     protein_file: str
     ligand_file: str
-    pk: float | None
+    pk: float | None  # of an ensemble the mean
     warnings: tuple[str, ...]
     failure: str = ""
+    half_width: float | None = None  # pK, of the interval that holds 90 % of measured values
+    members: tuple[float, ...] = ()  # pK of each model of an ensemble
+    jitter_sd: float | None = None  # pK, over copies of the pose with noise
+    applicability: str = ""
+    unlike: tuple[str, ...] = ()  # in what the complex is unlike the training set
 
     @property
     def kd_nm(self) -> float | None:
@@ -52,19 +72,34 @@ class Prediction:
         """Binding free energy -RT ln(10) pK at 298.15 K, kcal/mol."""
         return None if self.pk is None else -KCAL_PER_PK * self.pk
 
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """pK, lower and upper end; None without a calibrated model."""
+        if self.pk is None or self.half_width is None:
+            return None
+        return self.pk - self.half_width, self.pk + self.half_width
+
     def row(self) -> dict[str, object]:
-        """The columns of COLUMNS, as they go into a CSV or JSON file."""
+        """The columns of COLUMNS, then those of an ensemble and of jitter, as they go into a file."""
+        low, high = self.interval or (None, None)
         values = (
             self.ligand,
-            None if self.pk is None else round(self.pk, 3),
+            *(_rounded(value, 3) for value in (self.pk, low, high)),
             None if self.kd_nm is None else float(f"{self.kd_nm:.4g}"),
-            None if self.dg_kcal_mol is None else round(self.dg_kcal_mol, 2),
+            _rounded(self.dg_kcal_mol, 2),
             f"failed: {self.failure}" if self.failure else "ok",
+            self.applicability,
             "; ".join(self.warnings),
             self.protein_file,
             self.ligand_file,
         )
-        return dict(zip(COLUMNS, values, strict=True))
+        row: dict[str, object] = dict(zip(COLUMNS, values, strict=True))
+        if len(self.members) > 1:
+            row[ENSEMBLE_COLUMN] = _rounded(float(np.std(self.members, ddof=1)), 3)
+            row |= {MEMBER_COLUMN.format(n): _rounded(pk, 3) for n, pk in enumerate(self.members, start=1)}
+        if self.jitter_sd is not None:
+            row[JITTER_COLUMN] = _rounded(self.jitter_sd, 3)
+        return row
 
 
 @dataclass(frozen=True)
@@ -75,6 +110,9 @@ class Scorer:
     graph_settings: GraphSettings
     device: torch.device
     trained_on_synthetic_data: bool
+    calibration: Calibration | None = None
+    domain: Domain | None = field(default=None, repr=False)
+    checkpoint: Path | None = None
 
     def score(self, protein_path: Path, ligand_path: Path, *, batch_size: int = 16) -> Iterator[Prediction]:
         """Score every molecule of a ligand file against one protein, in the order of the file.
@@ -82,44 +120,126 @@ class Scorer:
         Raises:
             StructureError: when the protein or the ligand file as a whole cannot be read.
         """
-        ligands = iter_ligands(ligand_path)
-        chunk = list(islice(ligands, batch_size))
-        near = [ligand.atoms.pos for ligand in chunk if isinstance(ligand, Ligand)]
-        # A short file needs the surroundings of its poses only; what is read there is the same.
-        is_short = len(chunk) < batch_size and bool(near)
-        radius = self.graph_settings.pocket_radius
-        protein = read_protein(protein_path, near=np.concatenate(near) if is_short else None, radius=radius)
+        return Ensemble((self,)).score(protein_path, ligand_path, batch_size=batch_size)
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """One or more trained models that see a complex in the same way; the score is the mean of theirs."""
+
+    scorers: tuple[Scorer, ...]
+
+    @property
+    def models(self) -> tuple[AffinityModel, ...]:
+        return tuple(scorer.model for scorer in self.scorers)
+
+    @property
+    def graph_settings(self) -> GraphSettings:
+        return self.scorers[0].graph_settings
+
+    @property
+    def device(self) -> torch.device:
+        return self.scorers[0].device
+
+    @property
+    def trained_on_synthetic_data(self) -> bool:
+        return any(scorer.trained_on_synthetic_data for scorer in self.scorers)
+
+    def columns(self, *, per_model: bool = False, jitter: bool = False) -> list[str]:
+        """Of a table of its predictions."""
+        many = len(self.scorers) > 1
+        members = [MEMBER_COLUMN.format(number) for number in range(1, len(self.scorers) + 1)]
+        return [*COLUMNS, *[ENSEMBLE_COLUMN] * many, *members * (many and per_model), *[JITTER_COLUMN] * jitter]
+
+    def reader(self, *, num_jitters: int = 0, one_receptor: bool = True) -> PoseReader:
+        """What builds the graphs; where models differ in what they were trained on, the first one's counts."""
+        domain = self.scorers[0].domain
+        return PoseReader(self.graph_settings, domain, num_jitters=num_jitters, one_receptor=one_receptor)
+
+    def score(self, protein_path: Path, ligand_path: Path, *, batch_size: int = 16) -> Iterator[Prediction]:
+        """As Scorer.score."""
+        poses, reader = iter_poses(protein_path, [ligand_path]), self.reader()
+        chunk, is_first = list(islice(poses, batch_size)), True
         while chunk:
-            yield from self._score_chunk([self._prepare(one, protein, protein_path, ligand_path) for one in chunk])
-            chunk = list(islice(ligands, batch_size))
+            following = list(islice(poses, batch_size))
+            yield from self.predict(chunk, reader.read(chunk, is_all=is_first and not following))
+            chunk, is_first = following, False
 
-    def _prepare(
-        self, ligand: Ligand | LigandError, protein: Protein, protein_path: Path, ligand_path: Path
-    ) -> tuple[Prediction, ComplexGraph | None]:
-        files = {"protein_file": str(protein_path), "ligand_file": str(ligand_path)}
-        if isinstance(ligand, LigandError):
-            return Prediction(ligand_path.name, **files, pk=None, warnings=(), failure=str(ligand)), None
-        try:
-            graph, notes = build_graph(ligand.name, ligand, protein, self.graph_settings)
-        except GraphError as error:
-            return Prediction(ligand.name, **files, pk=None, warnings=(), failure=str(error)), None
-        partly = (f"the ligand is read by {ligand.road}",) if "partial" in ligand.road else ()
-        warnings = (*geometry_warnings(graph, self.graph_settings), *partly, *notes)
-        return Prediction(ligand.name, **files, pk=None, warnings=warnings), graph
+    def predict(self, poses: Sequence[Pose], read: Sequence[PoseGraphs]) -> list[Prediction]:
+        """A prediction for each of the poses, which need not fit into memory together."""
+        graphs = [graph for one in read for graph in one.graphs]
+        table, too_large = self._scores([Example(graph, math.nan) for graph in graphs])
+        half_width = ensemble_half_width([scorer.calibration for scorer in self.scorers])
+        predictions, place = [], 0
+        for pose, one in zip(poses, read, strict=True):
+            mine = slice(place, place + len(one.graphs))
+            failure = one.failure or _fault(one, table[:, mine], place in too_large)
+            predictions.append(self._prediction(pose, one, table[:, mine], failure, half_width))
+            place = mine.stop
+        return predictions
 
-    def _score_chunk(self, chunk: Sequence[tuple[Prediction, ComplexGraph | None]]) -> Iterator[Prediction]:
-        graphs = [graph for _, graph in chunk if graph is not None]
-        batches = [collate([Example(graph, math.nan) for graph in graphs])] if graphs else []
-        scores = iter(predict_batches(self.model, batches, self.device)[0].tolist())
-        for prediction, graph in chunk:
-            if graph is None:
-                yield prediction
-                continue
-            pk = next(scores)
-            if math.isfinite(pk):
-                yield replace(prediction, pk=pk)
-            else:
-                yield replace(prediction, failure="the model gave a number that is not finite")
+    def _scores(self, examples: Sequence[Example]) -> tuple[np.ndarray, set[int]]:
+        """pK by every model, [models, examples], NaN for those that do not fit into memory, whose places follow."""
+        if not examples:
+            return np.zeros((len(self.scorers), 0)), set()
+        budget = Budget(max_atoms=MAX_ATOMS.get(self.device.type, MAX_ATOMS["cpu"]))
+        batches, left_out, rows = list(in_order(examples, len(examples), budget)), [], []
+        for model in self.models:
+            rows.append(predict_batches(model, batches, self.device, left_out=left_out)[0])
+        return np.stack(rows).astype(np.float64), set(left_out)
+
+    def _prediction(
+        self, pose: Pose, one: PoseGraphs, table: np.ndarray, failure: str, half_width: float | None
+    ) -> Prediction:
+        files = {"protein_file": str(pose.protein), "ligand_file": str(pose.ligand)}
+        if failure:
+            return Prediction(one.ligand, **files, pk=None, warnings=(), failure=failure)
+        pk, copies = float(table[:, 0].mean()), table[:, 1:].mean(axis=0)
+        domain = self.scorers[0].domain
+        applicability = domain.judge_pk(pk, one.applicability) if domain else one.applicability
+        return Prediction(
+            one.ligand,
+            **files,
+            pk=pk,
+            warnings=one.warnings,
+            half_width=half_width,
+            members=tuple(table[:, 0].tolist()),
+            jitter_sd=float(copies.std(ddof=1)) if len(copies) > 1 and np.isfinite(copies).all() else None,
+            applicability=applicability.text,
+            unlike=applicability.reasons,
+        )
+
+
+def find_checkpoints(paths: Sequence[Path]) -> list[Path]:
+    """Files as they are given; of a folder of a run its best model, else those of its subfolders and all files in it.
+
+    Raises:
+        CheckpointError: a folder has none.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if not path.is_dir():
+            found.append(path)
+            continue
+        best = path / BEST_NAME
+        inside = [best] if best.is_file() else sorted([*path.glob(f"*/{BEST_NAME}"), *path.glob("[!.]*.pth.tar")])
+        if not inside:
+            raise CheckpointError(f"{path}: this folder has no {BEST_NAME}, nor has one of its subfolders")
+        found += inside
+    return list(dict.fromkeys(found))
+
+
+def load_ensemble(paths: Sequence[Path], device: str = "auto") -> Ensemble:
+    """Rebuild the models of several checkpoints.
+
+    Raises:
+        CheckpointError: as load_scorer, or when two of them see a complex in different ways.
+    """
+    scorers = [load_scorer(path, device) for path in paths]
+    for path, scorer in zip(paths, scorers, strict=True):
+        if scorer.graph_settings != scorers[0].graph_settings:
+            raise CheckpointError(f"{path}: its graphs have other settings than those of {paths[0]}: score them apart")
+    return Ensemble(tuple(scorers))
 
 
 def load_scorer(path: Path, device: str = "auto") -> Scorer:
@@ -140,28 +260,20 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
     try:
         model_settings = settings_from_dict(ModelSettings, state["model_settings"], source=str(path))
         graph_settings = settings_from_dict(GraphSettings, state["graph_settings"], source=str(path))
+        weights = state.get("ema") or state["model"]
+        _require_shapes(model_settings, weights)
         model = build_model(model_settings)
-        model.load_state_dict(state.get("ema") or state["model"])
+        model.load_state_dict(weights)
     except (SettingsError, ModelError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the model cannot be rebuilt: {error}") from error
-    trained_with = state.get("versions", {}).get("rdkit")
-    here = metadata.version("rdkit")
-    if trained_with and trained_with != here:
-        log.warning("trained with RDKit %s, this is %s: aromaticity and so scores may differ", trained_with, here)
+    try:
+        calibration, domain = read_calibration(state), read_domain(state)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    _warn_of_other_rdkit(state)
     chosen = choose_device(device)
-    return Scorer(model.to(chosen).eval(), graph_settings, chosen, bool(state.get("dataset", {}).get("synthetic")))
-
-
-def geometry_warnings(graph: ComplexGraph, settings: GraphSettings) -> Iterable[str]:
-    """What a chemist should know about the pose before believing its score."""
-    if not graph.contacts.shape[1]:
-        yield f"no protein atom within {settings.interaction_cutoff:g} Å: the pK says nothing about this pose"
-        return
-    ligand, pocket = graph.contacts.long().numpy()
-    pos = graph.pos.numpy()
-    closest = float(np.linalg.norm(pos[ligand] - pos[pocket], axis=1).min())
-    if closest < CLASH_DISTANCE:
-        yield f"ligand and protein atoms are only {closest:.1f} Å apart (a clash or a covalent bond)"
+    synthetic = bool(state.get("dataset", {}).get("synthetic"))
+    return Scorer(model.to(chosen).eval(), graph_settings, chosen, synthetic, calibration, domain, path)
 
 
 def sentence(prediction: Prediction) -> str:
@@ -172,7 +284,41 @@ def sentence(prediction: Prediction) -> str:
         f"{prediction.ligand}: pK {prediction.pk:.2f} (-log10 of the affinity in mol/L), "
         f"Kd about {_concentration(prediction.kd_nm)}, ΔG {prediction.dg_kcal_mol:.1f} kcal/mol at 298.15 K"
     )
-    return text + "".join(f"\n  warning: {warning}" for warning in prediction.warnings)
+    if prediction.interval:
+        low, high = prediction.interval
+        text += f", 90 % interval pK {low:.1f} to {high:.1f}"
+    remarks = [f"\n  {prediction.applicability}"] * bool(prediction.unlike)
+    return "".join([text, *remarks, *(f"\n  warning: {warning}" for warning in prediction.warnings)])
+
+
+def _fault(one: PoseGraphs, table: np.ndarray, is_too_large: bool) -> str:
+    """Why a pose that was read has no score; '' when it has one."""
+    if is_too_large:
+        return f"{one.graphs[0].num_atoms} atoms do not fit into memory; try --device cpu"
+    return "" if np.isfinite(table[:, 0]).all() else "the model gave a number that is not finite"
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
+def _warn_of_other_rdkit(state: Mapping[str, object]) -> None:
+    trained_with = state.get("versions", {}).get("rdkit")
+    here = metadata.version("rdkit")
+    if trained_with and trained_with != here:
+        log.warning("trained with RDKit %s, this is %s: aromaticity and so scores may differ", trained_with, here)
+
+
+def _require_shapes(settings: ModelSettings, weights: dict[str, torch.Tensor]) -> None:
+    """Refuse weights that are not those of the settings, before memory is taken: settings of a small file may ask
+    for a model of many GB."""
+    with torch.device("meta"):
+        expected = {name: value.shape for name, value in build_model(settings).state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    odd = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if odd:
+        named = ", ".join(map(ascii, odd[:3]))
+        raise ModelError(f"{len(odd)} weights are missing, unknown or of another shape than the settings say: {named}")
 
 
 def _concentration(nanomolar: float) -> str:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from types import NoneType
+from typing import Any
 
+from src.checkpoint import CheckpointError
 from src.storage import write_csv, write_text
 
 
@@ -21,8 +24,8 @@ class Progress:
     best_rmse: float = math.inf
     best_epoch: int = -1
     epochs_without_improvement: int = 0
-    squared_error: float = 0.0  # from here: sums over this epoch
-    num_used: int = 0
+    squared_error: float = 0.0  # from here: sums over this epoch; of exact labels alone, not of bounds and decoys
+    num_judged: int = 0
     num_skipped: int = 0  # batches
     num_overflows: int = 0  # optimizer steps
     seconds: float = 0.0
@@ -33,7 +36,12 @@ class Progress:
 
     @property
     def train_rmse(self) -> float:
-        return math.sqrt(self.squared_error / self.num_used) if self.num_used else math.nan
+        return math.sqrt(self.squared_error / self.num_judged) if self.num_judged else math.nan
+
+    @property
+    def skipped_most(self) -> list[str]:
+        """The codes of what was not used, those met most often first."""
+        return sorted(self.skipped_codes, key=lambda code: (-self.skipped_codes[code], code))
 
     def add_skipped(self, codes: Iterable[str]) -> None:
         self.num_skipped += 1
@@ -49,13 +57,18 @@ class Progress:
         self.epochs_without_improvement += 1
         return False
 
-    def add_row(self, validation: dict[str, float], learning_rate: float) -> dict:
+    def add_row(self, validation: dict[str, float], learning_rate: float, *, left_out: int = 0) -> dict:
+        """
+        Args:
+            left_out: complexes of the validation set that the scores do not count, because they do not fit into memory.
+        """
         row = {
             "epoch": self.epoch + 1,
             "step": self.step,
             "learning_rate": learning_rate,
             "train_rmse": self.train_rmse,
             **{f"validation_{name}": value for name, value in validation.items()},
+            "validation_left_out": left_out,
             "skipped_batches": self.num_skipped,
             "fp16_overflows": self.num_overflows,
             "seconds": round(self.seconds, 2),
@@ -65,7 +78,47 @@ class Progress:
 
     def start_epoch(self, epoch: int) -> None:
         self.epoch, self.next_batch = epoch, 0
-        self.squared_error, self.num_used, self.num_skipped, self.num_overflows, self.seconds = 0.0, 0, 0, 0, 0.0
+        self.squared_error, self.num_judged, self.num_skipped, self.num_overflows, self.seconds = 0.0, 0, 0, 0, 0.0
+
+
+# What a field of Progress may hold in a checkpoint, by its annotation; a bool is no number.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "int | None": (int, NoneType),
+    "dict[str, int]": (dict,),
+    "list[dict]": (list,),
+}
+
+
+def read_progress(values: Mapping[str, Any]) -> Progress:
+    """The progress that a checkpoint holds.
+
+    Raises:
+        CheckpointError: naming what this program does not write.
+    """
+    kinds = {one.name: _KINDS[str(one.type)] for one in fields(Progress)}
+    odd = [name for name, value in values.items() if type(value) not in kinds.get(name, ())]
+    if not odd:
+        contents = {"skipped_codes": (int, values.get("skipped_codes", {}).values())}
+        contents["history"] = dict, values.get("history", [])
+        odd = [name for name, (kind, parts) in contents.items() if any(type(part) is not kind for part in parts)]
+    if odd:
+        raise CheckpointError(f"the progress stored in the checkpoint has odd entries: {', '.join(map(ascii, odd))}")
+    return Progress(**values)
+
+
+def skipped_text(progress: Progress, most: int = 20) -> str:
+    """The complexes whose batches were skipped and how often; empty when all were used."""
+    codes = progress.skipped_most
+    if not codes:
+        return ""
+    named = ", ".join(f"{code} {progress.skipped_codes[code]}x" for code in codes[:most])
+    return (
+        f"{len(codes)} complexes were in batches that were skipped, or were left out alone: {named}"
+        f"{', ...' if len(codes) > most else ''}. Those met most often are the likely cause: look at their structures, "
+        "or take them out of the index"
+    )
 
 
 def epoch_line(row: dict, epochs: int, *, is_best: bool) -> str:
@@ -73,6 +126,7 @@ def epoch_line(row: dict, epochs: int, *, is_best: bool) -> str:
         f"epoch {row['epoch']:>3}/{epochs}  train rmse {row['train_rmse']:.3f}  "
         f"validation rmse {row['validation_rmse']:.3f}  pearson {row['validation_pearson']:.3f}  "
         f"lr {row['learning_rate']:.1e}  {row['seconds']:.1f} s"
+        + (f"  validated without {row['validation_left_out']}" if row.get("validation_left_out") else "")
         + (f"  skipped {row['skipped_batches']}" if row["skipped_batches"] else "")
         + ("  best" if is_best else "")
     )

@@ -109,17 +109,19 @@ class _PdbTable(NamedTuple):
     runs: np.ndarray  # [lines] how many times the residue changed before
 
 
-def pdb_records(data: bytes, tree: cKDTree | None, radius: float, notes: list[str]) -> list[Record]:
+def pdb_records(data: bytes, tree: cKDTree | None, radius: float, notes: list[str]) -> tuple[list[Record], bool]:
+    """The atoms of the residues that may be near, and whether these are all heavy atoms of the file."""
     table = _pdb_table(*_pdb_atom_lines(data, notes))
     rows = np.flatnonzero(_rows_to_parse(table, tree, radius))
+    is_whole = len(rows) == sum(element != 1 for element in table.elements)
     if not len(rows):
-        return []
+        return [], is_whole
     text = np.full((len(rows), _COLUMNS + 1), ord("\n"), dtype=np.uint8)
     text[:, :_COLUMNS] = table.text[rows]
     builder = _RecordBuilder(table, rows)
     PDBParser(structure_builder=builder, QUIET=True).get_structure("", io.StringIO(text.tobytes().decode("ascii")))
     assert len(builder.records) == len(rows), "Biopython skipped atom lines"
-    return builder.records
+    return builder.records, is_whole
 
 
 def _rows_to_parse(table: _PdbTable, tree: cKDTree | None, radius: float) -> np.ndarray:
@@ -237,7 +239,10 @@ def _mmcif_columns(data: bytes) -> dict[str, list[str]]:
     table = data[start : end.start() if end else None] if start >= 0 else data
     # Biopython reads character by character, so it is given the one table that matters.
     text = table.decode("utf-8", errors="replace")
-    parsed = MMCIF2Dict(io.StringIO(text if start < 0 else "data_\n" + text))
+    try:
+        parsed = MMCIF2Dict(io.StringIO(text if start < 0 else "data_\n" + text))
+    except ZeroDivisionError as error:
+        raise StructureError("a loop_ of the _atom_site table has values and no column names") from error
     found = {name.lower().removeprefix("_atom_site."): column for name, column in parsed.items()}
     for field in _CIF_REQUIRED:
         if not found.keys() & set(_CIF_COLUMNS[field]):

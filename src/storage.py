@@ -31,6 +31,7 @@ MAX_ENTRIES = 100_000  # a storage of a tensor is one entry of the zip
 MAX_DEPTH = 64
 ZIP_MAGIC = b"PK\x03\x04"
 TEMPORARY_SUFFIX = ".tmp"
+WRITE_BUFFER = 1 << 20  # bytes; a network disk can take its time for each write, and tensors are many small ones
 PLAIN_VALUES = (NoneType, bool, int, float, str, bytes)
 
 
@@ -100,7 +101,7 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         StorageError: The disk does not take the file.
     """
-    data = text.encode("utf-8")
+    data = text.encode("utf-8", "surrogateescape")  # a path that the locale could not decode: its own bytes
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -137,6 +138,13 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     write_text(path, text.getvalue())
 
 
+def csv_line(row: Iterable[object]) -> str:
+    """One line of such a table with its end, for tables that are written line by line."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(map(_safe_cell, row))
+    return text.getvalue()
+
+
 def remove_temporaries(folder: Path, name_pattern: str) -> None:
     """Remove what interrupted writes left behind; only one run at a time may use the folder."""
     for stray in folder.glob(f".{name_pattern}.*{TEMPORARY_SUFFIX}"):
@@ -171,7 +179,7 @@ def _replace(
     temporary = temporary_path(path)
     try:
         # "x" refuses an existing file or link and honours the umask.
-        with open(temporary, "xb") as file:
+        with open(temporary, "xb", buffering=WRITE_BUFFER) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 from scipy.spatial import cKDTree
 
-from src.atoms import Atoms, StructureError, clean_name, read_bytes, sorted_bonds, take
+from src.atoms import Atoms, ResidueId, StructureError, clean_name, read_bytes, sorted_bonds, take
 from src.graph import BOND_CUTOFF, FEATURE_COLUMN, NODE_FEATURES, RESIDUE_TYPES, BondType, Side
 from src.records import Record, is_mmcif, is_near, mmcif_records, pdb_records
 from src.residues import atom_features, classify, is_polymer, residue_bonds
@@ -47,6 +47,7 @@ class Protein:
 
     atoms: Atoms
     notes: tuple[str, ...]
+    is_whole: bool = True  # nothing was farther than the radius that was asked for
 
 
 def read_protein(path: Path, *, near: np.ndarray | None = None, radius: float = DEFAULT_RADIUS) -> Protein:
@@ -68,13 +69,21 @@ def read_protein(path: Path, *, near: np.ndarray | None = None, radius: float = 
     tree = None if near is None else cKDTree(np.asarray(near, dtype=np.float64).reshape(-1, 3))
     notes: list[str] = []
     try:
-        records = mmcif_records(data, notes) if is_mmcif(data) else pdb_records(data, tree, radius, notes)
-        atoms = _assemble(records, tree, radius, notes)
+        if is_mmcif(data):
+            records, is_whole = mmcif_records(data, notes), True
+        else:
+            records, is_whole = pdb_records(data, tree, radius, notes)
+        whole = _assemble(records, notes)
+        atoms = _near(whole, tree, radius)
+        if unknown := int((atoms.features[:, FEATURE_COLUMN["element"]] == 0).sum()):
+            notes.append(f"{unknown} atoms of unknown element")
     except StructureError as error:
         raise StructureError(f"{path}: {error}") from error
+    except MemoryError:
+        raise  # the machine's fault and not the file's
     except Exception as error:  # Biopython raises KeyError, IndexError, ValueError, ... for damaged text
         raise StructureError(f"{path}: cannot be parsed: {type(error).__name__}: {error}") from error
-    return Protein(atoms, tuple(notes))
+    return Protein(atoms, tuple(notes), is_whole and len(atoms) == len(whole))
 
 
 def drop_ligand_copy(protein: Atoms, ligand: Atoms) -> tuple[Atoms, list[str]]:
@@ -106,13 +115,20 @@ def drop_ligand_copy(protein: Atoms, ligand: Atoms) -> tuple[Atoms, list[str]]:
     return kept, [protein.residue_labels[residue] for residue in copies]
 
 
-def _assemble(records: Sequence[Record], tree: cKDTree | None, radius: float, notes: list[str]) -> Atoms:
+def _near(whole: Atoms, tree: cKDTree | None, radius: float) -> Atoms:
+    """Whole residues with an atom within radius of the tree, or everything."""
+    if tree is None or not len(whole):
+        return whole
+    return take(whole, np.isin(whole.residue_index, whole.residue_index[is_near(whole.pos, tree, radius)]))
+
+
+def _assemble(records: Sequence[Record], notes: list[str]) -> Atoms:
     pos: list[tuple[float, float, float]] = []
     features: list[tuple[int, ...]] = []
     names: list[str] = []
     index: list[int] = []
     labels: list[str] = []
-    places: list[tuple[str, int]] = []
+    residue_ids: list[ResidueId] = []
     bonds: list[tuple[int, int, int]] = []
     links: dict[str, list[int]] = {"C": [], "N": [], "SG": []}  # atoms that may be bonded to another residue
     for atoms in _residues([record for record in records if record.element != 1], notes):
@@ -129,22 +145,18 @@ def _assemble(records: Sequence[Record], tree: cKDTree | None, radius: float, no
         pos += [atom.pos for atom in atoms]
         names += [clean_name(atom.name) for atom in atoms]
         index += [len(labels)] * len(atoms)
-        places.append((first.chain, first.number))
+        residue_ids.append(ResidueId(first.chain, first.residue, first.number, first.insertion))
         labels.append(clean_name(f"{first.chain}:{first.residue}{first.number}{first.insertion}"))
     xyz = np.array(pos, dtype=np.float64).reshape(-1, 3)
     residue_index = np.array(index, dtype=np.int32)
-    bonds += _links(links["C"], links["N"], xyz, residue_index, places)
-    bonds += _links(links["SG"], links["SG"], xyz, residue_index, places)
+    bonds += _links(links["C"], links["N"], xyz, residue_index, residue_ids)
+    bonds += _links(links["SG"], links["SG"], xyz, residue_index, residue_ids)
     pairs, kinds = sorted_bonds(bonds)
     short = np.linalg.norm(xyz[pairs[0]] - xyz[pairs[1]], axis=1) < BOND_CUTOFF
     rows = np.array(features, dtype=np.uint8).reshape(-1, len(NODE_FEATURES))
-    whole = Atoms(xyz, rows, residue_index, tuple(labels), tuple(names), pairs[:, short], kinds[short])
-    if tree is not None and len(whole):
-        whole = take(whole, np.isin(residue_index, residue_index[is_near(xyz, tree, radius)]))
-    unknown = int((whole.features[:, FEATURE_COLUMN["element"]] == 0).sum())
-    if unknown:
-        notes.append(f"{unknown} atoms of unknown element")
-    return whole
+    return Atoms(
+        xyz, rows, residue_index, tuple(labels), tuple(names), pairs[:, short], kinds[short], tuple(residue_ids)
+    )
 
 
 def _residues(records: Sequence[Record], notes: list[str]) -> list[list[Record]]:
@@ -209,16 +221,16 @@ def _one_conformer(site: list[Record], notes: list[str]) -> list[Record]:
 
 
 def _links(
-    firsts: list[int], seconds: list[int], pos: np.ndarray, residue: np.ndarray, places: list[tuple[str, int]]
+    firsts: list[int], seconds: list[int], pos: np.ndarray, residue: np.ndarray, residue_ids: list[ResidueId]
 ) -> list[tuple[int, int, int]]:
-    """Single bonds between atoms of different residues, whose (chain, residue number) are places."""
+    """Single bonds between atoms of different residues."""
     if not firsts or not seconds:
         return []
     near = cKDTree(pos[firsts]).query_ball_tree(cKDTree(pos[seconds]), BOND_CUTOFF)
     bonds = []
     for i, j in ((firsts[one], seconds[other]) for one, found in enumerate(near) for other in found):
-        (chain, number), (other_chain, other_number) = places[residue[i]], places[residue[j]]
-        adjacent = chain == other_chain and abs(number - other_number) <= 1
+        one_id, other_id = residue_ids[residue[i]], residue_ids[residue[j]]
+        adjacent = one_id.chain == other_id.chain and abs(one_id.number - other_id.number) <= 1
         stretched = math.dist(pos[i], pos[j]) >= LINK_DISTANCE
         if residue[i] != residue[j] and (adjacent or not stretched or firsts is seconds):
             bonds.append((i, j, BondType.SINGLE))

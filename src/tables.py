@@ -40,6 +40,7 @@ _TABLE_COLUMNS = {
     "ligand_name": ("ligand_name",),
     "remark": ("remark",),
 }
+_ROW_FORM = "expected below the header: a row for each complex, with its code and its pK or affinity_text"
 _SEPARATE_PARTS = {"value", "affinity_value", "unit", "units", "affinity_unit", "relation"}  # of an affinity
 
 
@@ -81,7 +82,7 @@ def read_table(path: Path, root: Path | None = None) -> tuple[Index, dict[str, C
             files.setdefault(entry.code, ComplexFiles(entry.code, paths["protein"], paths["pocket"], ligands))
         return entry, difference
 
-    index = collect(path, lines, parse)
+    index = collect(path, lines, parse, expected=_ROW_FORM)
     return index, {entry.code: files[entry.code] for entry in index.entries if entry.code in files}
 
 
@@ -132,6 +133,8 @@ def _parse_row(cells: dict[str, str], pk_kind: str) -> tuple[IndexEntry, float |
         parsed = parse_affinity(text)
     elif any(sign in text for sign in "<>≤≥"):
         raise PDBbindError(f"relation in {quoted(text)} not understood; {AFFINITY_FORM}")
+    if parsed is None and stated is None:
+        raise PDBbindError("no label: the row has neither a pK nor an affinity_text")
     label, difference = choose_label(parsed, stated, trust_stated=True)
     if parsed is None:
         label = (pk_kind, *label[1:])

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from signal import Signals
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from tqdm import tqdm
 
+from src.calibration import calibrate
 from src.checkpoint import CheckpointError, restore_rng, rng_state, save_checkpoint
+from src.emergency import on_cpu, saved_if_it_crashes
 from src.evaluation import metrics
 from src.gradients import WindowGradient, names
 from src.graph import Batch
 from src.inference import choose_precision, predict_batches
 from src.optimization import WeightAverage, make_optimizer, make_scheduler
 from src.out_of_memory import free_memory, memory_fault, num_edges
-from src.progress import Progress, epoch_line, write_history
+from src.progress import Progress, epoch_line, read_progress, write_history
 from src.settings import OutputSettings, TrainingSettings
 from src.stop_signals import StopSignals
+from src.storage import StorageError
+from src.watching import progress_bar, step_profiler
 
 log = logging.getLogger(__name__)
 
+BEST, LATEST = "model_best.pth.tar", "checkpoint.pth.tar"
 MAX_FAILED_SAVES = 3  # in a row
 SMALLEST_SCALE = 1.0  # of the fp16 gradient scaler; below it gradients overflow whatever the scale
 
@@ -66,7 +70,11 @@ class Trainer:
         self.scheduler = make_scheduler(self.optimizer, settings, num_steps=num_steps)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.average = WeightAverage(self.model, settings.ema_decay)
-        self._failed_saves = 0
+        self.calibration: dict | None = None  # errors on the validation set after the epoch that ended last
+        self._failed_saves, self._history_is_late = 0, False
+        self._unsaved_best: dict | None = None  # for a disk that was full when it was the best
+        # Random numbers at the last moment from which a run could go on; None where the state is half changed.
+        self._boundary: dict | None = None
 
     @property
     def finished(self) -> bool:
@@ -85,6 +93,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "rng": rng_state(),
             "progress": asdict(self.progress),
+            "calibration": self.calibration,
         }
 
     def load_state_dict(self, state: dict) -> None:
@@ -96,7 +105,8 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         elif self.scaler.is_enabled() or state["scaler"]:
             log.info("the checkpoint was written with another precision: the gradient scale starts anew")
-        self.progress = Progress(**state["progress"])
+        self.progress = read_progress(state["progress"])
+        self.calibration = state.get("calibration")
         restore_rng(state["rng"])
 
     def fit(
@@ -112,9 +122,13 @@ class Trainer:
             The signal that stopped the run, or None when it is finished.
 
         Raises:
-            TrainingError: when too many batches had to be skipped.
+            TrainingError: when too many batches had to be skipped, or no epoch gave a best model.
+            CheckpointError: when the disk does not take what must be saved.
         """
-        with StopSignals() as stop:
+        self._boundary = rng_state()
+        folder, no_faults = Path(self.output.checkpoint_dir), (TrainingError, CheckpointError)
+        crash = saved_if_it_crashes(folder, self._last_whole_state, self._save_late_best, no_faults=no_faults)
+        with StopSignals() as stop, crash:
             while not self.finished:
                 self._train_epoch(train_batches(self.progress.epoch, self.progress.next_batch), stop)
                 if stop.received:
@@ -122,39 +136,58 @@ class Trainer:
                     return stop.received
                 self._end_epoch(validation_batches, stop)
             if self._failed_saves:
-                self.save("checkpoint.pth.tar", stop)
+                self.save(LATEST, stop)
+            if self._history_is_late:
+                write_history(Path(self.output.results_dir), self.progress.history)
+        if self.progress.best_epoch < 0 and not stop.received:
+            raise TrainingError(
+                "no epoch had a validation RMSE that is a number, so there is no best model. Usual causes: a "
+                "learning_rate that is too high, or no complex of the validation set fits into memory"
+            )
         return stop.received
 
-    def save(self, name: str, stop: StopSignals) -> Path:
-        path = Path(self.output.checkpoint_dir) / name
+    def save(self, name: str, stop: StopSignals) -> None:
         with stop.protected():
-            save_checkpoint(path, self.state_dict(), keep_previous=name == "checkpoint.pth.tar")
-        return path
+            if name != BEST:
+                self._save_late_best()
+            save_checkpoint(Path(self.output.checkpoint_dir) / name, self.state_dict(), keep_previous=name == LATEST)
 
-    def _try_to_save(self, name: str, stop: StopSignals) -> None:
+    def _save_late_best(self) -> None:
+        """Before any later state: whoever goes on from that would never see this one again."""
+        if self._unsaved_best is not None:
+            save_checkpoint(Path(self.output.checkpoint_dir) / BEST, self._unsaved_best, keep_previous=False)
+            self._unsaved_best = None
+
+    def _try_to_save(self, name: str, stop: StopSignals) -> bool:
         """Save; a disk that is full for a while does not end the run, and what was saved before is still there."""
         try:
             self.save(name, stop)
-            self._failed_saves = 0
         except CheckpointError as error:
             self._failed_saves += 1
             if self._failed_saves >= MAX_FAILED_SAVES:
                 raise
             log.error("%s; training goes on (failure %d of %d)", error, self._failed_saves, MAX_FAILED_SAVES)
+            return False
+        self._failed_saves = 0
+        return True
+
+    def _last_whole_state(self) -> dict | None:
+        return None if self._boundary is None else {**self.state_dict(), "rng": self._boundary}
 
     def _train_epoch(self, batches: Iterable[Batch], stop: StopSignals) -> None:
         """Go through what is left of the epoch, or until a signal comes."""
         progress, steps = self.progress, self.settings.gradient_accumulation_steps
         batches = iter(batches)
         with (
-            _progress_bar(progress, self.num_batches[progress.epoch], self.settings.epochs) as bar,
-            self._profiler() as profiler,
+            progress_bar(progress, self.num_batches[progress.epoch], self.settings.epochs) as bar,
+            step_profiler(self.output, progress.step) as profiler,
         ):
             while not stop.received and (window := list(islice(batches, steps))):
                 started = time.monotonic()
                 self._train_window(window)
                 progress.next_batch += len(window)
                 progress.seconds += time.monotonic() - started
+                self._boundary = rng_state()
                 bar.update(len(window))
                 bar.set_postfix_str(f"rmse {progress.train_rmse:.2f}", refresh=False)
                 if profiler:
@@ -169,6 +202,7 @@ class Trainer:
             self.model, self.scaler, device=self.device, precision=self.precision, edge_limit=progress.edge_limit
         )
         gradient.accumulate(window)
+        self._boundary = None  # from here weights, schedule and counters change one after the other
         progress.edge_limit = gradient.edge_limit
         for complex_ in gradient.too_large:
             self._leave_out(complex_)
@@ -184,15 +218,17 @@ class Trainer:
             self._halve_scale(list(gradient.losses))
         elif gradient.losses:
             self._step(gradient, sum(batch.num_graphs for batch in window))
-            progress.squared_error += sum(gradient.losses.values())
-            progress.num_used += gradient.num_used
+            progress.squared_error += gradient.judged_error
+            progress.num_judged += gradient.num_judged
         self.optimizer.zero_grad(set_to_none=True)
 
     def _step(self, gradient: WindowGradient, total: int) -> None:
         """Step with the gradient of the mean over what was used of the window's complexes."""
         self.scaler.unscale_(self.optimizer)
         gradient.divide(gradient.num_used / total)
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip_norm)
+        # By the largest element first: the sum of the squares of elements above 1e19 is infinite in float32.
+        for norm_type in (math.inf, 2.0):
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip_norm, norm_type)
         self._move_weights()
         self.scaler.update()
         self.progress.step += 1
@@ -257,63 +293,58 @@ class Trainer:
         log.warning("epoch %d: batch skipped, %s", progress.epoch + 1, why)
         too_many = progress.num_skipped > max(1, settings.max_skipped_fraction * num_batches)
         if too_many or progress.skipped_in_a_row >= settings.max_skipped_in_a_row:
-            worst = sorted(progress.skipped_codes, key=lambda code: (-progress.skipped_codes[code], code))
             raise TrainingError(
                 f"{progress.num_skipped} of {num_batches} batches of epoch {progress.epoch + 1} skipped, "
-                f"{progress.skipped_in_a_row} in a row; the last because {why}. Most often: {names(worst)}. "
-                "Usual causes: a learning_rate that is too high, fp16 where bf16 or fp32 is needed, a damaged "
-                "structure file, or a GPU whose memory is full"
+                f"{progress.skipped_in_a_row} in a row; the last because {why}. Most often: "
+                f"{names(progress.skipped_most)}. Usual causes: a learning_rate that is too high, fp16 where bf16 or "
+                "fp32 is needed, a damaged structure file, or a GPU whose memory is full"
             )
 
     def _end_epoch(self, validation_batches: Iterable[Batch], stop: StopSignals) -> None:
         """Validate, write the row of the epoch, and save."""
-        progress = self.progress
+        progress, left_out, codes = self.progress, [], []
         with self.average.applied_to(self.model) as model:
-            predicted, measured = predict_batches(model, validation_batches, self.device, self.precision)
-        row = progress.add_row(metrics(predicted, measured), self.optimizer.param_groups[0]["lr"])
+            batches = _noting_codes(validation_batches, codes)
+            predicted, measured = predict_batches(model, batches, self.device, self.precision, left_out=left_out)
+        self.calibration = calibrate(codes, predicted, measured).state_dict()
+        scores = metrics(np.delete(predicted, left_out), np.delete(measured, left_out))
+        self._boundary = None
+        row = progress.add_row(scores, self.optimizer.param_groups[0]["lr"], left_out=len(left_out))
         is_best = progress.judge(row["validation_rmse"])
+        if not math.isfinite(row["validation_rmse"]):
+            log.warning("epoch %d: the validation RMSE is not a number; it counts as no better", row["epoch"])
         if not isinstance(self.scheduler, LambdaLR):
             # A score that is not finite counts as one that is no better.
             self.scheduler.step(row["validation_rmse"] if math.isfinite(row["validation_rmse"]) else math.inf)
         log.info(epoch_line(row, self.settings.epochs, is_best=is_best))
         progress.start_epoch(progress.epoch + 1)
-        write_history(Path(self.output.results_dir), progress.history)
+        self._boundary = rng_state()
+        try:
+            write_history(Path(self.output.results_dir), progress.history)
+            self._history_is_late = False
+        except StorageError as error:  # the checkpoint holds it too
+            self._history_is_late = True
+            log.error("%s; training goes on", error)
         # The best model first: should the run die between the two files, it is the newest whole state.
         if is_best:
-            self._try_to_save("model_best.pth.tar", stop)
-        self._try_to_save("checkpoint.pth.tar", stop)
+            self._unsaved_best = None if self._try_to_save(BEST, stop) else on_cpu(self.state_dict())
+        self._try_to_save(LATEST, stop)
 
     def _save_when_due(self, num_done: int, stop: StopSignals) -> None:
         flag, every = Path(self.output.manual_save_trigger_file), self.output.checkpoint_every_batches
         done, last = self.progress.next_batch, self.num_batches[self.progress.epoch]
-        asked = flag.exists()
+        asked_by = [flag.name] * flag.exists() + ["SIGUSR1"] * stop.save_asked
         due = every and done // every > (done - num_done) // every and done < last
-        if asked or due:
-            self._try_to_save("checkpoint.pth.tar", stop)
-        if asked:
+        if not (asked_by or due):
+            return
+        saved = self._try_to_save(LATEST, stop)
+        stop.save_asked = False
+        if asked_by:
             flag.unlink(missing_ok=True)
-            log.info("%s found: saved to %s", flag.name, self.output.checkpoint_dir)
-
-    def _profiler(self) -> contextlib.AbstractContextManager:
-        if not self.output.profile or self.progress.step:
-            return contextlib.nullcontext()
-        path = Path(self.output.results_dir) / "profile.txt"
-
-        def write(profiler: torch.profiler.profile) -> None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=40))
-            log.info("where the time of five steps went: %s", path)
-
-        schedule = torch.profiler.schedule(wait=1, warmup=1, active=5, repeat=1)
-        return torch.profiler.profile(schedule=schedule, on_trace_ready=write)
+            log.info("%s: %s %s", asked_by[0], "saved to" if saved else "not saved to", self.output.checkpoint_dir)
 
 
-def _progress_bar(progress: Progress, num_batches: int, epochs: int) -> tqdm:
-    return tqdm(
-        total=num_batches,
-        initial=progress.next_batch,
-        desc=f"epoch {progress.epoch + 1}/{epochs}",
-        unit="batch",
-        leave=False,
-        disable=None,
-    )
+def _noting_codes(batches: Iterable[Batch], codes: list[str]) -> Iterator[Batch]:
+    for batch in batches:
+        codes += batch.codes
+        yield batch

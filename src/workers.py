@@ -18,8 +18,9 @@ import signal
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -55,7 +56,7 @@ class WorkerStartError(RuntimeError):
 
 def run_supervised(
     function: Callable[[Any], Any],
-    tasks: Sequence[Any],
+    tasks: Iterable[Any],
     *,
     num_workers: int,
     timeout_s: float,
@@ -68,7 +69,7 @@ def run_supervised(
 
     Args:
         function: Picklable, so a function of a module's top level or a `functools.partial` of one.
-        tasks: One picklable argument each.
+        tasks: One picklable argument each; taken one by one, when a worker is free, so there may be any number.
         num_workers: Processes; 0 calls `function` here, without any protection.
         timeout_s: Longest time for one task; waiting for a free worker and starting one do not count.
         memory_gb: Cap on a worker's data (heap and private mappings, 10^9 bytes), all imports included; None
@@ -150,18 +151,18 @@ class _Crew:
     """All workers and the tasks that nobody has taken yet."""
 
     def __init__(self, function, tasks, num_workers: int, timeout_s: float, memory_gb: float | None):
-        self.tasks = tasks
-        self.waiting = deque(range(len(tasks)))
+        self.tasks = enumerate(tasks)
+        self.waiting = deque(islice(self.tasks, num_workers))
         self.memory_gb = memory_gb
         self.failed_starts = 0
         self.new_worker = functools.partial(_Worker, function, timeout_s, memory_gb)
         self.workers: list[_Worker] = []
-        self.num_workers = min(num_workers, len(tasks))
+        self.num_workers = len(self.waiting)
 
     def results(self) -> Iterator[tuple[int, Any]]:
         while len(self.workers) < self.num_workers:
             self.workers.append(self.new_worker())
-        while self.waiting or any(worker.index is not None for worker in self.workers):
+        while self._has_waiting() or any(worker.index is not None for worker in self.workers):
             # All free workers get their next task before the caller gets a result to work on.
             outcomes = [self._attend(worker) for worker in self._speaking_or_late()]
             yield from (outcome for outcome in outcomes if outcome is not None)
@@ -205,9 +206,9 @@ class _Crew:
         return index, content
 
     def _assign(self, worker: _Worker) -> None:
-        if not self.waiting:
+        if not self._has_waiting():
             self._dismiss(worker)
-        elif worker.send(self.waiting[0], self.tasks[self.waiting[0]]):
+        elif worker.send(*self.waiting[0]):
             self.waiting.popleft()
             self.failed_starts = 0
         else:
@@ -231,8 +232,13 @@ class _Crew:
         worker.stop()
 
     def _fill_up(self) -> None:
-        if self.waiting:
+        if self._has_waiting():
             self.workers.append(self.new_worker())
+
+    def _has_waiting(self) -> bool:
+        if not self.waiting:
+            self.waiting.extend(islice(self.tasks, 1))
+        return bool(self.waiting)
 
 
 def _serve(connection: Connection, function: Callable, timeout_s: float, memory_gb: float | None) -> None:

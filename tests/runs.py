@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -15,10 +16,11 @@ from pathlib import Path
 import torch
 
 import main as training_program
-from src.checkpoint import load_checkpoint
+from src.checkpoint import load_checkpoint, newest_checkpoint
 from tests.complexes import small_config
 
 ROOT = Path(__file__).resolve().parents[1]
+ANSWERS = ("metrics.json", "test_predictions.csv")
 CODES = [f"1a{number:02}" for number in range(16)]
 
 
@@ -49,6 +51,17 @@ class Run:
     def history(self) -> list[dict]:
         lines = (self.results / "history.jsonl").read_text().splitlines()
         return [{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in lines]
+
+
+def fingerprints(run: Run) -> dict[str, str]:
+    """SHA-256 of all that a run which was stopped must share with one that was not: everything but time."""
+    _, state = newest_checkpoint(run.checkpoints)  # model_best.pth.tar, after a kill between the last two files
+    progress = {name: value for name, value in state["progress"].items() if name not in ("history", "seconds")}
+    parts = {name: state[name] for name in ("model", "ema", "optimizer", "scheduler", "scaler")}
+    # Python's and NumPy's own generators are seeded anew by each process, and nothing draws from them.
+    parts |= {"rng": [state["rng"]["torch"], state["rng"]["cuda"]], "progress": progress, "history": run.history()}
+    parts |= {path.name: path.read_bytes() for path in run.results.glob("*.*") if path.name in ANSWERS}
+    return {name: hashlib.sha256(_as_bytes(part)).hexdigest() for name, part in parts.items()}
 
 
 def score_options(run: Run, code: str) -> list[str]:
@@ -86,3 +99,16 @@ def printed_command(text: str) -> list[str]:
     """The options of the command that main.py printed for the user to copy."""
     (line,) = re.findall(r"^ *python \S*predict\.py .*$", text, re.MULTILINE)
     return shlex.split(line)[2:]
+
+
+def _as_bytes(part: object) -> bytes:
+    if isinstance(part, torch.Tensor):
+        return (
+            str((part.dtype, tuple(part.shape))).encode()
+            + part.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
+    if isinstance(part, dict):
+        return b"".join(_as_bytes(one) for key in sorted(part, key=str) for one in (str(key), part[key]))
+    if isinstance(part, list | tuple):
+        return b"".join(map(_as_bytes, part))
+    return part if isinstance(part, bytes) else f"{part!r};".encode()

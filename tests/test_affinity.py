@@ -35,6 +35,7 @@ def read_pairs(path: Path, content: bytes) -> Index:
     return collect(path, numbered_lines(path), parse)
 
 
+@pytest.mark.fault("G1")
 @pytest.mark.parametrize("kind", ["Kd", "Ki", "IC50"])
 @pytest.mark.parametrize(
     ("sign", "relation", "bound"),
@@ -57,6 +58,7 @@ def test_kind_and_relation(kind, sign, relation, bound):
     assert entry.pk == pytest.approx(5.0, abs=1e-12)
 
 
+@pytest.mark.fault("G2")
 @pytest.mark.parametrize(
     ("amount", "pk"),
     [
@@ -89,6 +91,7 @@ def test_logarithms_spaces_and_case(text, kind, relation, pk):
     assert parse_affinity(text) == (kind, relation, pytest.approx(10**-pk))
 
 
+@pytest.mark.fault("G2", "G7")
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -126,6 +129,7 @@ def test_stated_pk(text, pk):
     assert parse_pk(text) == pk
 
 
+@pytest.mark.fault("G8")
 @pytest.mark.parametrize("text", ["inf", "7,2", "1e1", "-3.2", "15.1", "seven"])
 def test_bad_pk_is_refused(text):
     with pytest.raises(PDBbindError, match=r"plain number|outside 0 to 15"):
@@ -142,6 +146,7 @@ def test_choice_between_two_affinities():
         choose_label(None, None, trust_stated=True)
 
 
+@pytest.mark.fault("G4")
 @pytest.mark.parametrize(
     ("text", "found"),
     [("2.10", (2.1, False)), ("0.00", (None, False)), ("NMR", (None, True)), ("--", (None, False))],
@@ -164,11 +169,13 @@ def test_bad_column_is_refused(parse, text):
         parse(text)
 
 
+@pytest.mark.fault("G10")
 @pytest.mark.parametrize("code", ["1abc", "pdb_00001abc", "Lig-17", "a.b", "a" * 100])
 def test_safe_code(code):
     assert checked_code(code) == code
 
 
+@pytest.mark.fault("G10", "K7")
 @pytest.mark.parametrize(
     "code",
     ["", "../../etc", "/etc/passwd", "..", ".hid", "a" * 101, "CON", "nul.txt", "1a\u200bc", "a\\b", "1a*c"],
@@ -178,11 +185,13 @@ def test_unsafe_code_is_refused(code):
         checked_code(code)
 
 
+@pytest.mark.fault("G6")
 def test_bytes_become_numbered_text(tmp_path):
     (tmp_path / "x").write_bytes(b"\xef\xbb\xbfKd=1\xc2\xb5M\r\n\nKd=1\xb5M")
     assert list(numbered_lines(tmp_path / "x")) == [(1, "Kd=1\u00b5M"), (2, ""), (3, "Kd=1\u00b5M")]
 
 
+@pytest.mark.fault("G11")
 def test_long_line_is_cut_and_refused(tmp_path):
     content = b"x" * 5_000_000 + b"\n1abc Kd=1nM\n2abc Kd=1nM" + b" " * (MAX_LINE - 11)
     index = read_pairs(tmp_path / "x", content)
@@ -203,6 +212,7 @@ def test_first_of_equal_codes_is_kept(tmp_path):
     ]
 
 
+@pytest.mark.fault("G7")
 def test_text_of_a_bad_line_is_printable(tmp_path):
     index = read_pairs(tmp_path / "x", b"1abc Kd=1nM\n2abc \0\x1b[31m\n")
     assert [(bad.text, bad.reason) for bad in index.bad_lines] == [

@@ -11,17 +11,19 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LINES = """
 main predict
-training prediction demo memory_plan
-optimization experiment gradients step_memory compilation
-dataset evaluation inference progress
-cache
-data_processing model pdbbind
-structures ligands tables
-records ligand_typing layouts
-residues affinity recomputation
-atoms message_passing workers checkpoint demo_poses
+results preparation selftest screening
+casf_scoring
+training prediction demo memory_plan report model_card explanation
+pose_graphs optimization experiment gradients step_memory compilation findings figures casf watching splits augmentation
+domain dataset evaluation inference progress baselines attrition
+cache pose_changes explanation_page score_files
+poses data_processing model pdbbind similarity explanation_files
+structures ligands tables descriptions readout
+records ligand_typing layouts split_files attribution
+calibration residues affinity recomputation emergency
+atoms message_passing layers workers checkpoint locks manifest demo_poses
 storage stop_signals packing out_of_memory geometry
-settings graph
+settings graph installation terminal report_style
 """
 LEVEL = {name: -number for number, line in enumerate(LINES.split("\n")) for name in line.split()}
 FILES = [*ROOT.glob("*.py"), *(ROOT / "src").glob("*.py")]

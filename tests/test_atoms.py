@@ -66,17 +66,24 @@ def test_gzip_is_seen_by_content(tmp_path, name, packed):
     assert list(iter_lines(tmp_path / name)) == [b"one", b"two"]
 
 
+@pytest.mark.fault("K6")
 def test_bomb_stops_at_the_cap(tmp_path, monkeypatch):
     monkeypatch.setattr(atoms_module, "MAX_BYTES", 10_000)
     monkeypatch.setattr(atoms_module, "MAX_LINE_BYTES", 1_000)
     bomb = tmp_path / "bomb.gz"
     bomb.write_bytes(gzip.compress(b"A" * 10_000_000))
+    unpacked, read = [], gzip.GzipFile.read
+    monkeypatch.setattr(
+        gzip.GzipFile, "read", lambda stream, size=-1: unpacked.append(data := read(stream, size)) or data
+    )
     with pytest.raises(StructureError, match=r"bomb.gz.*10,000 bytes"):
         read_bytes(bomb)
+    assert sum(map(len, unpacked)) <= atoms_module.PIECE_BYTES
     with pytest.raises(StructureError, match=r"line of over 1,000 bytes"):
         list(iter_lines(bomb))
 
 
+@pytest.mark.fault("H4", "I9")
 @pytest.mark.parametrize(
     ("content", "cause"),
     [
@@ -99,6 +106,7 @@ def test_folder_is_named(tmp_path):
         read_bytes(tmp_path)
 
 
+@pytest.mark.fault("I14")
 @pytest.mark.parametrize(
     ("text", "clean"),
     [

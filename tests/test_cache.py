@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
+import sys
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -18,8 +24,9 @@ from src import cache as cache_module
 from src.atoms import StructureError
 from src.cache import GraphCache, build_cache, other_caches, protein_file
 from src.layouts import ComplexFiles, locate_complexes
+from src.locks import in_turn
 from src.settings import Settings
-from src.storage import read_plain, write_plain
+from src.storage import StorageError, read_plain, write_plain
 from src.workers import WorkerFault
 from tests.complexes import (
     RESIDUES,
@@ -29,7 +36,9 @@ from tests.complexes import (
     sdf_text,
     small_settings,
     write_complex,
+    write_dataset,
 )
+from tests.runs import Run, finish, start
 
 CODES = ("1aaa", "1bbb", "1ccc", "1ddd", "1eee")
 
@@ -90,6 +99,7 @@ def test_graphs_without_bonds_pairs_and_contacts_survive(settings: Settings, tmp
         assert_whole(cache, settings)
 
 
+@pytest.mark.fault("F14")
 def test_two_workers_write_the_same_bytes_as_none(settings: Settings, tmp_path: Path) -> None:
     alone = build(settings).folder
     shared = build(settings, processed_data_dir=str(tmp_path / "other"), num_workers=2).folder
@@ -131,6 +141,7 @@ def test_fewer_complexes_are_a_part_of_the_cache(settings: Settings) -> None:
     assert build(settings).num_built == 0
 
 
+@pytest.mark.fault("F3")
 @pytest.mark.parametrize(("path_of", "old", "new"), [(pocket_path, "-2.2", "-2.3"), (ligand_path, "1.1000", "1.1500")])
 def test_a_changed_file_of_the_same_size_rebuilds_its_complex_alone(
     settings: Settings, tmp_path: Path, path_of: Callable[[Path, str], Path], old: str, new: str
@@ -146,6 +157,7 @@ def test_a_changed_file_of_the_same_size_rebuilds_its_complex_alone(
     assert_whole(after, settings)
 
 
+@pytest.mark.fault("F3")
 def test_touching_copying_or_moving_files_rebuilds_nothing(settings: Settings, tmp_path: Path) -> None:
     build(settings)
     os.utime(pocket_path(tmp_path, "1aaa"), (1, 1))
@@ -156,6 +168,7 @@ def test_touching_copying_or_moving_files_rebuilds_nothing(settings: Settings, t
     assert build(moved).num_built == 0
 
 
+@pytest.mark.fault("F3")
 def test_a_file_that_comes_or_goes_rebuilds_its_complex(settings: Settings, tmp_path: Path) -> None:
     build(settings)
     os.rename(pocket_path(tmp_path, "1aaa"), tmp_path / "data" / "1aaa" / "1aaa_protein.pdb")
@@ -175,6 +188,28 @@ def test_a_source_file_that_was_deleted_is_a_row(settings: Settings, tmp_path: P
     cache = build_these()
     assert [(row.code, row.stage) for row in cache.skipped] == [("1bbb", "files")]
     assert cache.num_built == 1
+
+
+@pytest.mark.parametrize("function", ["stat", "read_bytes"])
+def test_a_source_file_that_cannot_be_read_any_more_is_a_row(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    """Mode 000, or a drive that drops out; a file of another time has its content looked at."""
+    build(settings)
+    gone, files, real = ligand_path(tmp_path, "1bbb"), located(settings), getattr(Path, function)
+    os.utime(gone, (1, 1))
+
+    def failing(path: Path, *arguments: object, **options: object) -> object:
+        if path == gone:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, function, failing)
+        cache = build_cache(files, structure="auto", graph_settings=settings.graph, processing=settings.processing)
+    assert [(row.code, row.stage) for row in cache.skipped] == [("1bbb", "files")]
+    assert "Permission denied" in cache.skipped[0].reason
+    assert_whole(build(settings), settings)
 
 
 # Interruptions
@@ -205,6 +240,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing is written after it."""
 
 
+@pytest.mark.fault("F1")
 @pytest.mark.parametrize(("moment", "num_kept"), [(1, 0), (2, 0), (3, 2), (4, 2), (5, 4)])
 def test_a_kill_at_any_write_loses_one_shard_at_most(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, moment: int, num_kept: int
@@ -229,6 +265,177 @@ def test_a_kill_at_any_write_loses_one_shard_at_most(
     assert_whole(cache, settings)
 
 
+@pytest.mark.fault("F1")
+def test_remains_of_a_killed_process_are_removed_and_nothing_else(settings: Settings) -> None:
+    folder = build(settings, CODES[:4]).folder
+    remains = [".graphs-00001.pt.0123.tmp", ".manifest.json.4567.tmp", "graphs-00007.pt"]
+    others = ["notes.txt", "graphs-mine.pt", ".skipped.csv.89ab.tmp"]  # the last may be written at this moment
+    for name in [*remains, *others]:
+        (folder / name).write_text("x")
+    build(settings)
+    assert set(os.listdir(folder)) == {"manifest.json", "graphs-00000.pt", "graphs-00008.pt", *others}
+    assert_whole(build(settings), settings)
+
+
+# Several data sets and several processes
+
+
+def test_data_sets_with_the_same_codes_share_a_folder(settings: Settings, tmp_path: Path) -> None:
+    other = replace(settings, data=replace(settings.data, dataset_path=str(tmp_path / "other")))
+    for code in CODES:
+        write_complex(tmp_path / "other", code, shift=(0.0, 0.3, 0.0))
+    for one in (settings, other):
+        assert build(one).num_built == len(CODES)
+    for one in (settings, other, settings):
+        cache = build(one)
+        assert cache.num_built == 0
+        assert_whole(cache, one)
+
+
+def test_a_shard_without_a_graph_that_is_still_wanted_is_deleted(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("src.manifest.MAX_VARIANTS", 1)
+    folder = build(settings).folder
+    for code in CODES:
+        write_complex(tmp_path / "other", code, shift=(0.0, 0.3, 0.0))
+    other = replace(settings, data=replace(settings.data, dataset_path=str(tmp_path / "other")))
+    build(other, CODES[:4])
+    assert sorted(os.listdir(folder)) == ["graphs-00000.pt", "graphs-00001.pt", "manifest.json"]  # 1eee is wanted
+    build(other)
+    assert sorted(os.listdir(folder)) == ["graphs-00001.pt", "graphs-00002.pt", "manifest.json"]
+    assert_whole(build(other), other)
+
+
+@pytest.mark.fault("F4")
+def test_two_processes_build_no_graph_twice(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads stand for the processes: a lock belongs to whoever opened the file."""
+    built, has_begun, second_waits = [], threading.Event(), threading.Event()
+    real_build, real_info = cache_module._build_one, logging.Logger.info
+
+    def slow(files: ComplexFiles, **options: object) -> object:
+        built.append(files.code)
+        has_begun.set()
+        assert second_waits.wait(30)
+        return real_build(files, **options)
+
+    def info(logger: logging.Logger, text: str, *values: object) -> None:
+        if "waiting until that has ended" in text:
+            second_waits.set()
+        real_info(logger, text, *values)
+
+    monkeypatch.setattr(cache_module, "_build_one", slow)
+    monkeypatch.setattr(logging.Logger, "info", info)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(build, settings)
+        assert has_begun.wait(30)
+        second = threads.submit(build, settings)
+        caches = [first.result(60), second.result(60)]
+    assert sorted(built) == sorted(CODES)
+    assert [cache.num_built for cache in caches] == [5, 0]
+    for cache in caches:
+        assert_whole(cache, settings)
+
+
+@pytest.mark.fault("F4")
+def test_a_finished_cache_is_read_while_another_process_builds(settings: Settings) -> None:
+    folder = build(settings).folder
+    with ThreadPoolExecutor() as threads, in_turn(folder):
+        assert threads.submit(build, settings).result(30).num_built == 0
+
+
+@pytest.mark.fault("F8")
+def test_a_finished_cache_is_read_from_a_folder_that_cannot_be_written_to(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(settings)
+    monkeypatch.setattr(Path, "touch", refuse(OSError(errno.EROFS, "Read-only file system")))
+    monkeypatch.setattr(os, "replace", refuse(OSError(errno.EROFS, "Read-only file system")))
+    assert_whole(build(settings), settings)
+    with pytest.raises(StorageError, match=r"cannot be used as a folder to write to.*Read-only"):
+        build(replace(settings, graph=replace(settings.graph, near_cutoff=3.0)))
+
+
+@pytest.mark.fault("F8")
+def test_a_disk_that_fills_up_stops_the_building_and_keeps_what_is_written(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache_module, "SHARD_SIZE", 2)
+    real, written = os.fsync, []
+
+    def fsync(descriptor: int) -> None:
+        written.append(descriptor)
+        if len(written) > 4:  # a shard and the manifest, and their folder after each
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fsync)
+        with pytest.raises(StorageError, match=r"graphs-00001\.pt: not saved \(needs .* No space left on device"):
+            build(settings)
+    folder = build(settings, CODES[:2]).folder
+    assert sorted(os.listdir(folder)) == ["graphs-00000.pt", "manifest.json"]
+    cache = build(settings)
+    assert cache.num_built == 3
+    assert_whole(cache, settings)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F4", "F1")
+@pytest.mark.parametrize("first_is_killed", [False, True])
+def test_two_programs_that_build_at_once(tmp_path: Path, first_is_killed: bool) -> None:
+    codes = [f"2b{number:02}" for number in range(40)]
+    write_dataset(tmp_path / "data", codes)
+    run = Run(tmp_path)
+    options = run.options("--check-data", processing_num_workers=1)
+    programs = [start("main.py", options) for _ in range(2)]
+    if first_is_killed:
+        assert any("building 40 graphs" in line for line in programs[0].stderr) or programs[0].wait() == 0
+        programs[0].kill()
+    answers = [finish(program) for program in programs]
+    survivors = answers[first_is_killed:]
+    assert [code for code, *_ in survivors] == [0] * len(survivors), answers
+    counts = [int(re.search(r"built or tried now: (\d+)", out)[1]) for _, out, _ in survivors]
+    if not first_is_killed:
+        assert sorted(counts) == [0, 40]
+    assert run.train("--check-data") == 0
+    (folder,) = run.folder.glob("processed/*/")
+    assert sorted(os.listdir(folder)) == ["graphs-00000.pt", "manifest.json", "skipped.csv"]
+
+
+@pytest.mark.slow
+@pytest.mark.fault("F13")
+def test_twenty_thousand_complexes_are_ready_in_seconds(settings: Settings) -> None:
+    """The entries of one complex under other codes: what is measured is the number of entries."""
+    files = located(settings, CODES[:1])[0]
+    built, sources = cache_module._build_one(files, structure="auto", settings=settings.graph)
+    cache = cache_module._Folder(Path(settings.processing.processed_data_dir), settings.graph, "auto")
+    cache.folder.mkdir(parents=True)
+    many = [replace(files, code=f"c{number:05}") for number in range(20_000)]
+    for number in range(0, 20_000, cache_module.SHARD_SIZE):
+        part = many[number : number + cache_module.SHARD_SIZE]
+        cache._write_shard([(replace(built, graph=replace(built.graph, code=one.code)), sources) for one in part])
+    cache.manifest.write()
+    before = peak_memory()
+    whole = build_cache(many, structure="auto", graph_settings=settings.graph, processing=settings.processing)
+    assert (len(whole.graphs), whole.num_built) == (20_000, 0)
+    assert peak_memory() - before < 500e6
+
+
+def peak_memory() -> float:
+    """Bytes of main memory this process has had at most."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def refuse(error: OSError) -> Callable[..., NoReturn]:
+    def raising(*_: object, **__: object) -> NoReturn:
+        raise error
+
+    return raising
+
+
 # Damage
 
 
@@ -238,6 +445,7 @@ def three_shards(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> GraphCa
     return build(settings)
 
 
+@pytest.mark.fault("F6", "F7")
 @pytest.mark.parametrize("damage", ["bit", "truncated", "missing", "bomb", "other content"])
 def test_a_damaged_shard_is_named_and_its_graphs_are_built_again(
     settings: Settings, three_shards: GraphCache, caplog: pytest.LogCaptureFixture, damage: str
@@ -270,7 +478,8 @@ class Bomb:
         return os.system, (self.command,)
 
 
-@pytest.mark.parametrize("text", [b"", b'{"entries": {', b"[]", b"{}", b"\xff\xfe", b'{"entries": 1, "skipped": 2}'])
+@pytest.mark.fault("F6")
+@pytest.mark.parametrize("text", [b"", b'{"records": {', b"[]", b"{}", b"\xff\xfe", b'{"records": 1, "num_shards": 2}'])
 def test_a_damaged_manifest_is_named_and_everything_is_built_again(
     settings: Settings, caplog: pytest.LogCaptureFixture, text: bytes
 ) -> None:
@@ -281,15 +490,39 @@ def test_a_damaged_manifest_is_named_and_everything_is_built_again(
     assert_whole(cache, settings)
 
 
-@pytest.mark.parametrize("entry", [1, {}, {"shard": "graphs-00000.pt"}, {"shard": 7, "sources": [[1]]}])
+@pytest.mark.fault("F6")
+@pytest.mark.parametrize(
+    "entry",
+    [
+        1,
+        {},
+        [{}],
+        [{"shard": "../x.pt", "road": "", "notes": [], "sources": []}],
+        {"shard": "graphs-00000.pt"},
+        {"shard": 7, "sources": [[1]]},
+    ],
+)
 def test_an_odd_entry_of_a_manifest_is_built_again(settings: Settings, entry: object) -> None:
     path = build(settings).folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["entries"]["1bbb"] = entry
+    manifest["records"]["1bbb"] = entry
     path.write_text(json.dumps(manifest))
     assert_whole(build(settings), settings)
 
 
+@pytest.mark.fault("F7", "K7")
+def test_a_manifest_cannot_point_out_of_its_folder(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    folder = build(settings).folder
+    (folder / "graphs-00000.pt").rename(folder.parent / "elsewhere.pt")
+    path = folder / "manifest.json"
+    path.write_text(path.read_text().replace("graphs-00000.pt", "../elsewhere.pt"))
+    cache = build(settings)
+    assert cache.num_built == len(CODES)
+    assert "records of the wrong form" in caplog.text
+    assert_whole(cache, settings)
+
+
+@pytest.mark.fault("F6", "D9")
 def test_a_shard_with_nan_is_named_and_built_again(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     shard = build(settings).folder / "graphs-00000.pt"
     packed = read_plain(shard)
@@ -303,6 +536,7 @@ def test_a_shard_with_nan_is_named_and_built_again(settings: Settings, caplog: p
 # Settings and versions
 
 
+@pytest.mark.fault("F2")
 @pytest.mark.parametrize("change", ["setting", "version"])
 def test_other_settings_and_versions_have_their_own_folder(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
@@ -325,6 +559,21 @@ def test_other_settings_and_versions_have_their_own_folder(
     subprocess.run(command, shell=True, check=True)
     assert not old.folder.exists()
     assert new.folder.exists()
+
+
+@pytest.mark.fault("F2")
+def test_a_manifest_of_other_settings_is_named_and_not_used(
+    settings: Settings, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Such as a folder that was copied under another's name."""
+    changed = replace(settings, graph=replace(settings.graph, near_cutoff=3.0))
+    wanted = build(changed, ["1aaa"]).folder
+    shutil.rmtree(wanted)
+    shutil.copytree(build(settings).folder, wanted)
+    cache = build(changed)
+    assert "made with graph_settings {" in caplog.text
+    assert cache.num_built == len(CODES)
+    assert_whole(cache, changed)
 
 
 def test_other_folders_of_a_user_are_not_taken_for_caches(tmp_path: Path) -> None:
@@ -353,6 +602,7 @@ def test_which_protein_file_is_read(structure: str, has: str, expected: str | No
 # Complexes that cannot be used
 
 
+@pytest.mark.fault("F5")
 def test_every_failure_is_a_row_with_stage_and_reason(
     settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -406,11 +656,12 @@ def test_running_out_of_memory_is_left_to_the_supervisor(settings: Settings, mon
         build(settings)
 
 
+@pytest.mark.fault("F2")
 def test_graphs_of_another_rdkit_are_built_again(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     path = build(settings).folder / "manifest.json"
     path.write_text(path.read_text().replace('"rdkit":"', '"rdkit":"1'))
     cache = build(settings)
-    assert "made with RDKit 1" in caplog.text
+    assert "made with rdkit 1" in caplog.text
     assert cache.num_built == len(cache.graphs) > 0
 
 
@@ -435,6 +686,7 @@ def test_a_good_complex_whose_file_breaks_becomes_a_row(settings: Settings, tmp_
         assert "1bbb" not in cache.graphs
 
 
+@pytest.mark.fault("F5")
 def test_a_complex_that_killed_its_worker_is_tried_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -114,6 +114,7 @@ def fail(error):
     return raising
 
 
+@pytest.mark.fault("B1", "B14")
 @pytest.mark.parametrize(
     ("module", "name", "error"),
     [
@@ -138,6 +139,7 @@ def test_a_failed_save_changes_nothing(path, monkeypatch, module, name, error, k
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.fault("B17")
 @posix
 def test_the_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(path, monkeypatch):
     acts = []
@@ -167,6 +169,7 @@ class Killed(BaseException):
     """Stands for a kill: no handler of the code under test may act on it."""
 
 
+@pytest.mark.fault("A2", "B14")
 @pytest.mark.parametrize("hard_links", [True, False])
 @pytest.mark.parametrize(("moment", "epochs"), [(1, {1, 0}), (2, {1})])
 def test_a_kill_between_renames_leaves_a_whole_file(path, monkeypatch, hard_links, moment, epochs):
@@ -192,6 +195,7 @@ def test_a_kill_between_renames_leaves_a_whole_file(path, monkeypatch, hard_link
     assert newest_checkpoint(path.parent)[1]["progress"]["epoch"] == 1
 
 
+@pytest.mark.fault("B16")
 def test_the_previous_checkpoint_is_kept(path):
     for epoch in range(3):
         save_checkpoint(path, make_state(epoch), keep_previous=True)
@@ -200,6 +204,7 @@ def test_the_previous_checkpoint_is_kept(path):
     assert len(os.listdir(path.parent)) == 2
 
 
+@pytest.mark.fault("B16", "B13")
 @pytest.mark.parametrize("fault", ["damaged", "nan"])
 def test_an_unusable_file_does_not_replace_the_previous_one(path, fault, caplog):
     save_checkpoint(previous_path(path), make_state(4))
@@ -215,6 +220,7 @@ def test_an_unusable_file_does_not_replace_the_previous_one(path, fault, caplog)
 # Damage and strangers' files, of which tests/test_storage.py has more
 
 
+@pytest.mark.fault("B3")
 @pytest.mark.parametrize("part", [0.0, 0.5, 0.99])
 def test_a_truncated_checkpoint_is_named(path, content, part):
     path.write_bytes(content[: int(len(content) * part)])
@@ -239,6 +245,7 @@ class Bomb:
         return os.system, (self.command,)
 
 
+@pytest.mark.fault("K1")
 @pytest.mark.parametrize("where", ["root", "config", "optimizer"])
 def test_code_is_named_and_never_run(path, where):
     state = Bomb(path.parent)
@@ -252,11 +259,20 @@ def test_code_is_named_and_never_run(path, where):
 # What a checkpoint must contain
 
 
+@pytest.mark.fault("B10")
 def test_a_newer_format_is_named_as_such(path):
     with pytest.raises(CheckpointError, match="newer version: format 2"):
         load_checkpoint(save_anything(path, {"format": FORMAT_NUMBER + 1}))
 
 
+@pytest.mark.fault("B10")
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_format_that_never_was_is_named_as_such(path, number):
+    with pytest.raises(CheckpointError, match=f"made in format {number}, which no version"):
+        load_checkpoint(save_anything(path, make_state(format=number)))
+
+
+@pytest.mark.fault("B10")
 @pytest.mark.parametrize("content", [OrderedDict(w=torch.ones(1)), {"model": {}}, [1], {"format": "1"}])
 def test_files_of_other_programs_are_named_as_such(path, content):
     with pytest.raises(CheckpointError, match=r"not a checkpoint of this project|not plain data"):
@@ -300,6 +316,7 @@ def test_an_empty_or_missing_folder_has_none(tmp_path):
     assert newest_checkpoint(tmp_path / "absent") is None
 
 
+@pytest.mark.fault("B7")
 def test_the_stored_counters_decide_not_names_or_times(tmp_path):
     positions = {"epoch_9": (9, 0), "epoch_10": (10, 3), "INTERRUPTED": (10, 2), "model_best": (2, 0)}
     for time, (name, position) in enumerate(positions.items()):
@@ -317,6 +334,7 @@ def test_on_a_tie_the_regular_checkpoint_wins(tmp_path):
     assert newest_checkpoint(tmp_path)[0].name == "checkpoint.pth.tar"
 
 
+@pytest.mark.fault("B3", "B13")
 def test_damaged_and_non_finite_files_are_named_skipped_and_left(path, content, caplog):
     folder = path.parent
     save_checkpoint(previous_path(path), make_state(3))
@@ -332,6 +350,76 @@ def test_damaged_and_non_finite_files_are_named_skipped_and_left(path, content, 
     assert len(list(folder.glob("*.pth.tar"))) == 3
 
 
+def flip(content, position):
+    return content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+
+
+@pytest.mark.fault("B3", "B4")
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content, weights: b"",
+        lambda content, weights: content[:-200],
+        lambda content, weights: flip(content, weights),
+        lambda content, weights: content[:weights] + bytes(512) + content[weights + 512 :],
+    ],
+    ids=["empty", "truncated", "one bit of the weights", "a zeroed block"],
+)
+def test_after_any_damage_the_one_before_is_gone_on_from(path, caplog, damage):
+    for epoch in (0, 1):
+        save_checkpoint(path, make_state(epoch), keep_previous=True)
+    content = path.read_bytes()
+    weights = content.index(make_state(1)["model"]["0.weight"].numpy().tobytes())
+    path.write_bytes(damage(content, weights))
+    found, state = newest_checkpoint(path.parent)
+    assert found == previous_path(path)
+    assert equal(state["model"], make_state(0)["model"])
+    assert "checkpoint.pth.tar: " in caplog.text
+
+
+@pytest.mark.fault("B16")
+@pytest.mark.parametrize("origin", ["INTERRUPTED", "checkpoint_previous"])
+def test_saving_leaves_what_was_resumed_from_until_there_is_better(path, content, origin):
+    """And the best model in any case. The previous one goes only for one that is newer and whole."""
+    source, best = path.with_name(f"{origin}.pth.tar"), path.with_name("model_best.pth.tar")
+    save_checkpoint(best, make_state(2))
+    save_checkpoint(source, make_state(5))
+    path.write_bytes(content[:5000])
+    before = {file: file.read_bytes() for file in (source, best)}
+    assert newest_checkpoint(path.parent)[0] == source
+    save_checkpoint(path, make_state(6), keep_previous=True)
+    assert {file: file.read_bytes() for file in before} == before
+    save_checkpoint(path, make_state(7), keep_previous=True)
+    assert best.read_bytes() == before[best]
+    assert progress_of(load_checkpoint(previous_path(path))) == (6, 0)
+    assert (source.read_bytes() == before[source]) == (origin == "INTERRUPTED")
+
+
+@pytest.mark.fault("B15")
+def test_a_checkpoint_may_be_moved_renamed_and_linked_to(path, tmp_path):
+    folder = tmp_path / "moved to Zoë's disk"
+    folder.mkdir()
+    save_checkpoint(path, make_state(3))
+    renamed = path.rename(folder / "nr. 3 für später.pth.tar")
+    (folder / "last.pth.tar").symlink_to(renamed.name)
+    (folder / "broken.pth.tar").symlink_to("nowhere.pth.tar")
+    for file in (renamed, folder / "last.pth.tar"):
+        assert equal(load_checkpoint(file), make_state(3) | {"rng": load_checkpoint(renamed)["rng"]})
+    assert progress_of(newest_checkpoint(folder)[1]) == (3, 0)
+    save_checkpoint(folder / "last.pth.tar", make_state(4), keep_previous=True)
+    assert progress_of(load_checkpoint(renamed)) == (3, 0)  # the link was replaced, not what it pointed to
+
+
+@pytest.mark.fault("B12")
+def test_a_checkpoint_of_a_gpu_is_read_without_one(path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:3")
+        torch.save(make_state(1), path)
+    assert b"cuda:3" in path.read_bytes()
+    assert equal(load_checkpoint(path)["model"], make_state(1)["model"])
+
+
+@pytest.mark.fault("B5")
 def test_all_damaged_is_an_error_not_a_new_beginning(path, content):
     path.write_bytes(content[:5000])
     previous_path(path).write_bytes(b"")
@@ -339,6 +427,7 @@ def test_all_damaged_is_an_error_not_a_new_beginning(path, content):
         newest_checkpoint(path.parent)
 
 
+@pytest.mark.fault("B6", "A2")
 def test_other_files_are_ignored_and_remains_of_saves_removed(path, content):
     save_checkpoint(path, make_state(1))
     others = ["a.pth", "notes.txt", ".checkpoint.pth.tar.swp", "._checkpoint.pth.tar"]
@@ -350,6 +439,7 @@ def test_other_files_are_ignored_and_remains_of_saves_removed(path, content):
     assert set(os.listdir(path.parent)) == {path.name, "folder.pth.tar", *others}
 
 
+@pytest.mark.fault("B13")
 @pytest.mark.parametrize("part", ["model", "ema", "optimizer"])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_non_finite_numbers_are_found_wherever_training_keeps_them(part, value):
@@ -381,3 +471,13 @@ def test_a_wrong_random_state_is_an_error(key):
     state[key] = 1
     with pytest.raises(CheckpointError, match="random state"):
         restore_rng(state)
+
+
+@pytest.mark.parametrize("key", ["calibration", "domain"])
+def test_what_later_versions_added_may_be_missing_but_not_odd(path, key):
+    save_checkpoint(path, make_state())
+    assert newest_checkpoint(path.parent)[0] == path
+    save_checkpoint(path, make_state(**{key: {"codes": ["1abc"]}}))
+    assert load_checkpoint(path)[key] == {"codes": ["1abc"]}
+    with pytest.raises(CheckpointError, match=f"wrong content: {key} is a list"):
+        save_checkpoint(path, make_state(**{key: [1]}))

@@ -10,6 +10,7 @@ import torch
 
 from src.data_processing import (
     DATA_PROCESSING_VERSION,
+    Receptor,
     build_graph,
     graph_fingerprint,
     near_pairs,
@@ -18,7 +19,7 @@ from src.graph import FEATURE_COLUMN, BondType, ComplexGraph, Side
 from src.ligands import read_ligand
 from src.settings import GraphSettings
 from src.structures import read_protein
-from tests.complexes import ASP, LIGAND, RESIDUES, pdb_text, sdf_text
+from tests.complexes import ASP, LIGAND, RESIDUES, assert_same_graph, pdb_text, sdf_text
 
 SETTINGS = GraphSettings(
     pocket_radius=8.0,
@@ -135,6 +136,7 @@ def test_contacts_have_no_neighbour_limit(tmp_path: Path) -> None:
     assert few.near_pairs.shape[1] < build(tmp_path).near_pairs.shape[1]
 
 
+@pytest.mark.fault("J3", "J4")
 def test_a_shift_of_the_whole_complex_changes_nothing(tmp_path: Path) -> None:
     # PDB columns end at 9999.999 Å.
     shift = (9000.0, -900.0, 5000.0)
@@ -145,6 +147,7 @@ def test_a_shift_of_the_whole_complex_changes_nothing(tmp_path: Path) -> None:
     assert torch.equal(moved.contacts, here.contacts)
 
 
+@pytest.mark.fault("J5")
 def test_the_order_of_residues_in_the_file_changes_nothing(tmp_path: Path) -> None:
     assert same(build(tmp_path, pdb=pdb_text(RESIDUES[::-1])), build(tmp_path))
 
@@ -153,6 +156,18 @@ def test_reading_only_the_neighbourhood_changes_nothing(tmp_path: Path) -> None:
     assert same(build(tmp_path, near=True), build(tmp_path))
 
 
+@pytest.mark.fault("J7")
+def test_an_atom_on_a_border_is_always_on_the_same_side(tmp_path: Path) -> None:
+    """GLY at exactly 7 Å is outside of a pocket of that radius, OD1 of ASP at exactly 3 Å in contact at that cutoff."""
+    shifts = [(0.0, 0.0, 0.0), (16.0, -32.0, 64.0)]
+    for shift in shifts:
+        files = {"pdb": pdb_text(shift=shift), "sdf": sdf_text(shift=shift)}
+        assert build(tmp_path, replace(SETTINGS, pocket_radius=7.0), **files).num_atoms == 4 + 8 + 5 + 1
+        contacts = build(tmp_path, replace(SETTINGS, interaction_cutoff=3.0), **files).contacts
+        assert contacts.T.tolist() == [[0, 10]]
+
+
+@pytest.mark.fault("J3")
 def test_a_far_ligand_has_a_graph_without_contacts(tmp_path: Path) -> None:
     graph = build(tmp_path, sdf=sdf_text(shift=(0.0, 0.0, 200.0)))
     assert graph.num_atoms == len(LIGAND)
@@ -160,6 +175,7 @@ def test_a_far_ligand_has_a_graph_without_contacts(tmp_path: Path) -> None:
     assert graph.near_pairs.shape == (2, 0)
 
 
+@pytest.mark.fault("H15")
 def test_a_copy_of_the_ligand_in_the_protein_is_dropped_and_reported(tmp_path: Path) -> None:
     names = ("C1", "C2", "O1", "N1")
     copy = ("ACM", "A", 400, [(name, *atom) for name, atom in zip(names, LIGAND, strict=True)])
@@ -177,3 +193,38 @@ def test_the_fingerprint_follows_version_and_settings(monkeypatch: pytest.Monkey
     assert graph_fingerprint(replace(SETTINGS, near_cutoff=4.6)) != before
     monkeypatch.setattr("src.data_processing.DATA_PROCESSING_VERSION", "other")
     assert graph_fingerprint(SETTINGS) != before
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (3.0, -2.0, 1.0), (25.0, 0.0, 0.0), (300.0, 0.0, 0.0)])
+def test_a_receptor_gives_the_graph_of_the_whole_protein(tmp_path: Path, shift: tuple[float, float, float]) -> None:
+    """Bit for bit, with the notes; and what it leaves out lies beyond the pocket."""
+    copy = ("LIG", "B", 1, [(f"{element}{n}", element, *xyz) for n, (element, *xyz) in enumerate(LIGAND)])
+    (tmp_path / "p.pdb").write_text(pdb_text([*RESIDUES, copy]))
+    (tmp_path / "l.sdf").write_text(sdf_text(shift=shift))
+    protein, ligand = read_protein(tmp_path / "p.pdb"), read_ligand([tmp_path / "l.sdf"])
+    near = Receptor(protein).around(ligand.atoms.pos, SETTINGS.pocket_radius)
+    assert len(near.atoms) < len(protein.atoms)
+    assert not near.is_whole
+    graph, notes = build_graph("1abc", ligand, near, SETTINGS)
+    expected, expected_notes = build_graph("1abc", ligand, protein, SETTINGS)
+    assert_same_graph(graph, expected)
+    assert notes == expected_notes
+
+
+def test_a_receptor_that_is_all_near_stays_whole(tmp_path: Path) -> None:
+    (tmp_path / "p.pdb").write_text(pdb_text([ASP]))
+    protein = read_protein(tmp_path / "p.pdb")
+    assert Receptor(protein).around(np.array([[0.0, 0.0, 0.0]]), SETTINGS.pocket_radius) is protein
+
+
+def test_what_is_around_a_long_ligand_is_found_as_by_brute_force(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    places = draw.uniform(-40.0, 40.0, (400, 3)).round(3)
+    residues = [("GLY", "A", n, [("CA", "C", *place)]) for n, place in enumerate(places.tolist(), start=1)]
+    (tmp_path / "p.pdb").write_text(pdb_text(residues))
+    receptor = Receptor(read_protein(tmp_path / "p.pdb"))
+    ligand_pos = np.stack([1.5 * np.arange(-10, 11), np.zeros(21), np.zeros(21)], axis=1)
+    near = receptor.around(ligand_pos, 8.0)
+    distance = np.linalg.norm(places[:, None] - ligand_pos[None], axis=2).min(axis=1)
+    expected = places[distance < 8.0]
+    assert sorted(map(tuple, near.atoms.pos.tolist())) == sorted(map(tuple, expected.tolist()))

@@ -1,4 +1,4 @@
-"""From an index to labelled graphs, their split, the order of an epoch, and batches."""
+"""From an index to labelled graphs, the order of an epoch, and batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from src.dataset import (
     NO_LIMIT,
     Budget,
     Dataset,
-    DatasetError,
     Example,
     audit,
     batch_counts,
@@ -30,7 +29,6 @@ from src.dataset import (
     load_dataset,
     make_loader,
     measured_pk,
-    split_codes,
     warn_of_oversized,
 )
 from src.gradients import squared_errors
@@ -81,6 +79,7 @@ def mixed(tmp_path: Path) -> Settings:
 # The data set
 
 
+@pytest.mark.fault("F11")
 def test_every_line_is_a_graph_or_a_row(mixed: Settings) -> None:
     dataset = load(mixed)
     assert [example.graph.code for example in dataset.examples] == ["1abc", "2abc"]
@@ -95,6 +94,10 @@ def test_every_line_is_a_graph_or_a_row(mixed: Settings) -> None:
         "8abc": "graph",
     }
     assert dataset.num_lines == 9 == len(dataset.examples) + len(dataset.skipped)
+    assert {code: (entry.year, entry.kind) for code, entry in dataset.entries.items()} == {
+        "1abc": (2010, "Kd"),
+        "2abc": (2010, "Ki"),
+    }
 
 
 def test_the_table_of_skipped_complexes_has_every_row(mixed: Settings) -> None:
@@ -160,49 +163,6 @@ def test_the_fingerprint_follows_codes_labels_and_bounds(mixed: Settings) -> Non
     fingerprints = {replace(dataset, examples=examples).fingerprint() for examples in variants}
     assert len(fingerprints | {dataset.fingerprint()}) == 5
     assert replace(dataset, skipped=()).fingerprint() == dataset.fingerprint()
-
-
-# Split
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> Settings:
-    return small_settings(tmp_path, train_split=0.8, validation_split=0.1)
-
-
-def test_the_split_has_every_code_once(settings: Settings) -> None:
-    codes = [f"c{number:03}" for number in range(100)]
-    split = split_codes(codes, settings.data, seed=1)
-    assert sorted(split["train"] + split["validation"] + split["test"]) == codes
-    assert [len(part) for part in split.values()] == [80, 10, 10]
-
-
-def test_the_split_depends_on_codes_and_seed_not_on_their_order(settings: Settings) -> None:
-    codes = [f"c{number:03}" for number in range(100)]
-    split = split_codes(codes, settings.data, seed=1)
-    assert split_codes(codes[::-1], settings.data, seed=1) == split
-    assert split_codes(codes, settings.data, seed=2) != split
-
-
-def test_a_new_complex_moves_only_the_borders_of_the_split(settings: Settings) -> None:
-    codes = [f"c{number:03}" for number in range(100)]
-    before = split_codes(codes, settings.data, seed=1)
-    after = split_codes([*codes, "new"], settings.data, seed=1)
-    part_before = {code: part for part, members in before.items() for code in members}
-    part_after = {code: part for part, members in after.items() for code in members}
-    assert sum(part_before[code] != part_after[code] for code in codes) <= 2
-
-
-def test_no_more_than_all_complexes_are_split(tmp_path: Path) -> None:
-    data = small_settings(tmp_path, train_split=0.5, validation_split=0.5).data
-    split = split_codes([f"c{number}" for number in range(5)], data, seed=0)
-    assert sum(map(len, split.values())) == 5
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 5, 14])
-def test_too_few_complexes_are_refused_with_the_numbers(settings: Settings, count: int) -> None:
-    with pytest.raises(DatasetError, match=rf"{count} usable complexes give {round(0.8 * count)} to train"):
-        split_codes([f"c{number}" for number in range(count)], settings.data, seed=0)
 
 
 # Order
@@ -371,14 +331,6 @@ def test_edges_are_sorted_once_and_a_changed_complex_has_its_own() -> None:
     assert len(fewer.edges.source) == len(graph.edges.source) - 2 == fewer.num_edges
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors(graph.edges).values())
     assert size == 4 * graph.num_edges + 2 * graph.num_atoms
-
-
-def test_edges_are_made_before_worker_processes_start() -> None:
-    waiting = examples()
-    make_loader(waiting, [[0]])
-    assert not any("edges" in vars(example.graph) for example in waiting)
-    make_loader(waiting, [[0]], num_workers=1)
-    assert all("edges" in vars(example.graph) for example in waiting)
 
 
 def test_edges_are_sorted_by_target_and_go_both_ways() -> None:

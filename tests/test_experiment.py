@@ -12,7 +12,7 @@ import pytest
 from config import CONFIG
 from src.checkpoint import CheckpointError
 from src.data_processing import DATA_PROCESSING_VERSION
-from src.experiment import FREE_KEYS, check_same_run, run_facts, set_aside
+from src.experiment import FREE_KEYS, check_same_run, check_same_settings, run_facts, set_aside
 from src.settings import GraphSettings, ModelSettings, settings_from_dict
 from src.storage import to_plain
 from tests.complexes import small_settings
@@ -46,10 +46,44 @@ def test_the_same_run_goes_on_without_a_word(facts: dict[str, Any], caplog: pyte
     assert caplog.text == ""
 
 
+@pytest.mark.fault("B10")
+def test_other_libraries_are_named_and_no_reason_to_stop(
+    facts: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    old = copy.deepcopy(facts)
+    old["versions"]["torch"] = "1.0"
+    check_same_run(facts, old, PATH)
+    assert "sums may differ by rounding: torch: '1.0' -> " in caplog.text
+
+
+@pytest.mark.fault("B8", "B9")
+def test_settings_alone_are_judged_as_the_whole_run_is(facts: dict[str, Any], tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    check_same_settings(settings, facts, PATH)
+    for key in CONFIG:
+        old = copy.deepcopy(facts)
+        old["config"][key] = "before"
+        if key in FREE_KEYS:
+            check_same_settings(settings, old, PATH)
+        else:
+            with pytest.raises(CheckpointError, match=f"{key}: 'before' -> "):
+                check_same_settings(settings, old, PATH)
+    with pytest.raises(CheckpointError, match=r"data_processing_version: 0\.1 -> "):
+        check_same_settings(settings, {**facts, "data_version": "0.1"}, PATH)
+
+
+def test_numbers_that_auto_stands_for_are_those_of_the_checkpoint(facts: dict[str, Any], tmp_path: Path) -> None:
+    facts["config"] |= {"batch_size": 7, "gradient_accumulation_steps": 3}
+    check_same_settings(small_settings(tmp_path, batch_size="auto"), facts, PATH)
+    with pytest.raises(CheckpointError, match=r"batch_size: 7 -> 4\n.*gradient_accumulation_steps: 3 -> 1"):
+        check_same_settings(small_settings(tmp_path), facts, PATH)
+
+
 def test_every_free_key_is_a_setting() -> None:
     assert set(CONFIG) >= FREE_KEYS
 
 
+@pytest.mark.fault("B9", "C11")
 @pytest.mark.parametrize("key", sorted(FREE_KEYS))
 def test_a_change_that_moves_no_weight_is_logged(
     facts: dict[str, Any], caplog: pytest.LogCaptureFixture, key: str
@@ -61,6 +95,7 @@ def test_a_change_that_moves_no_weight_is_logged(
     assert f"{key}: 'before' -> {facts['config'][key]!r}" in caplog.text
 
 
+@pytest.mark.fault("B8", "B9", "C11")
 @pytest.mark.parametrize("key", sorted(set(CONFIG) - FREE_KEYS))
 def test_a_change_that_moves_weights_is_refused_with_both_values(facts: dict[str, Any], key: str) -> None:
     old = copy.deepcopy(facts)
@@ -72,6 +107,7 @@ def test_a_change_that_moves_weights_is_refused_with_both_values(facts: dict[str
     assert "--fresh" in str(error.value)
 
 
+@pytest.mark.fault("B9", "B10")
 def test_all_differences_are_named_at_once(facts: dict[str, Any]) -> None:
     old = copy.deepcopy(facts)
     old["config"] |= {"seed": 1, "batch_size": 99}
@@ -88,6 +124,7 @@ def test_all_differences_are_named_at_once(facts: dict[str, Any]) -> None:
         assert part in str(error.value)
 
 
+@pytest.mark.fault("B9", "C12")
 @pytest.mark.parametrize("fault", ["label", "split", "synthetic"])
 def test_other_data_is_refused(facts: dict[str, Any], fault: str) -> None:
     old = copy.deepcopy(facts)

@@ -72,6 +72,7 @@ def by_atom(ligand):
     return sorted(rows), sorted((*sorted((rows[i], rows[j])), kind) for i, j, kind in pairs)
 
 
+@pytest.mark.fault("I1")
 @pytest.mark.parametrize("forms", SAME_MOLECULE.values(), ids=SAME_MOLECULE.keys())
 def test_hydrogens_and_protonation_do_not_matter(tmp_path, forms):
     seen = []
@@ -168,23 +169,27 @@ NO_CHARGES
 """
 
 
+@pytest.mark.fault("I5")
 def test_mol2_without_hydrogens_is_no_radical(tmp_path):
     ligand = read_ligand([written(tmp_path, MOL2.replace("\n", "\r\n"), "x.mol2")])
     assert (ligand.smiles, ligand.road, ligand.name) == ("CCCl", "mol2", "chloroethane")
 
 
+@pytest.mark.fault("I5", "I7")
 @pytest.mark.parametrize("kind", ["Du", "Zz"])
 def test_unknown_mol2_type_is_element_0(tmp_path, kind):
     ligand = read_ligand([written(tmp_path, MOL2.replace("Cl\n", f"{kind}\n"), "x.mol2")])
     assert column(ligand, "element") == [6, 6, 0]
 
 
+@pytest.mark.fault("I7")
 @pytest.mark.parametrize("symbol", ["*", "X", "R", "Du"])
 def test_unknown_sdf_element_is_0(tmp_path, symbol):
     text = sdf(embedded("CCCl")).replace(" Cl ", f" {symbol:<3}")
     assert column(read_ligand([written(tmp_path, text)]), "element") == [6, 6, 0]
 
 
+@pytest.mark.fault("I7")
 @pytest.mark.parametrize("smiles", ["CB(O)O", "C[Si](C)(C)C", "C[Se]C", "[2H]C([2H])O", "[13CH4]", "OB1OCc2ccccc12"])
 def test_rare_elements_and_isotopes(tmp_path, smiles):
     ligand = read_ligand([written(tmp_path, sdf(embedded(smiles)))])
@@ -203,6 +208,7 @@ def five_valent() -> str:
     return Chem.MolToMolBlock(mol, kekulize=False) + "$$$$\n"
 
 
+@pytest.mark.fault("I4", "I6")
 def test_roads_are_tried_in_order(tmp_path):
     bad, good = written(tmp_path, five_valent()), written(tmp_path, MOL2, "x.mol2")
     ligand = read_ligand([bad, good])
@@ -226,6 +232,7 @@ def test_four_valent_nitrogen_gets_its_charge(tmp_path):
     assert ligand.notes == ("1 four-valent nitrogens charged +1",)
 
 
+@pytest.mark.fault("I9")
 def test_all_roads_failed_names_each(tmp_path):
     paths = [
         written(tmp_path, "garbage\n"),
@@ -239,6 +246,7 @@ def test_all_roads_failed_names_each(tmp_path):
         read_ligand([])
 
 
+@pytest.mark.fault("I8")
 def test_largest_fragment_is_kept(tmp_path):
     mol = Chem.CombineMols(embedded("[Na+]"), embedded("CC(=O)[O-]"))
     ligand = read_ligand([written(tmp_path, sdf(mol))])
@@ -246,6 +254,7 @@ def test_largest_fragment_is_kept(tmp_path):
     assert any("2 fragments" in note for note in ligand.notes)
 
 
+@pytest.mark.fault("I2")
 @pytest.mark.parametrize("scale", [(0, 0, 0), (1, 1, 0)])
 def test_drawings_are_refused(tmp_path, scale):
     mol = embedded("CCCC")
@@ -256,7 +265,8 @@ def test_drawings_are_refused(tmp_path, scale):
         read_ligand([written(tmp_path, sdf(mol))])
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "*****", "1e9"])
+@pytest.mark.fault("I9")
+@pytest.mark.parametrize("value", ["nan", "inf", "*****", "1e9", "1000000.00"])
 def test_bad_coordinates_are_refused(tmp_path, value):
     text = sdf(embedded("CCO")).split("\n")
     text[4] = f"{value:>10}" + text[4][10:]
@@ -264,6 +274,7 @@ def test_bad_coordinates_are_refused(tmp_path, value):
         read_ligand([written(tmp_path, "\n".join(text))])
 
 
+@pytest.mark.fault("I9", "I12")
 @pytest.mark.parametrize(
     ("name", "text", "cause"),
     [
@@ -275,6 +286,7 @@ def test_bad_coordinates_are_refused(tmp_path, value):
         ("a.smi", "CCO\n", "bond orders"),
         ("a.sdf", "HETATM    1  C1  LIG A   1       0.000   0.000   0.000\n", "bond orders"),
         ("a.sdf", "x\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n$$$$\n", "cannot read"),
+        ("a.sdf", "x\n\n\n  ²  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n$$$$\n", "cannot read"),
         ("a.mol2", "@<TRIPOS>MOLECULE\nx\n 0 0\n", "cannot read"),
     ],
 )
@@ -288,6 +300,7 @@ def test_only_hydrogens_is_no_ligand(tmp_path):
         read_ligand([written(tmp_path, sdf(embedded("[H][H]")))])
 
 
+@pytest.mark.fault("I9")
 def test_truncated_sdf_gives_errors_only(tmp_path):
     text = sdf(embedded("CC(=O)Nc1ccc(O)cc1"))
     for length in range(0, len(text) - 20, 20):
@@ -295,6 +308,7 @@ def test_truncated_sdf_gives_errors_only(tmp_path):
             read_ligand([written(tmp_path, text[:length])])
 
 
+@pytest.mark.fault("I10")
 def test_single_ion_and_large_molecule(tmp_path):
     ion = read_ligand([written(tmp_path, sdf(embedded("[Zn+2]")))])
     assert charges(ion) == [2]
@@ -306,6 +320,7 @@ def test_single_ion_and_large_molecule(tmp_path):
     assert len(read_ligand([written(tmp_path, sdf(mol))]).atoms) == 1200
 
 
+@pytest.mark.fault("I3")
 @pytest.mark.parametrize("packed", [False, True])
 def test_every_molecule_of_an_sdf_in_place(tmp_path, packed):
     text = sdf(embedded("CCO")) + "broken\n\n\nnonsense\n$$$$\n" + five_valent() + sdf(embedded("CCN"))
@@ -321,11 +336,119 @@ def test_every_molecule_of_an_sdf_in_place(tmp_path, packed):
     assert any("several molecules" in note for note in first.notes)
 
 
+@pytest.mark.fault("I3")
+@pytest.mark.parametrize("lost", ["$$$$", "M  END and $$$$", "second half"])
+def test_a_record_that_has_lost_its_end_keeps_the_next_one(tmp_path, lost):
+    first, second = sdf(embedded("CCO")), sdf(embedded("CCN"))
+    cut = {"$$$$": first.replace("$$$$\n", ""), "M  END and $$$$": first.replace("M  END\n$$$$\n", "")}
+    path = written(tmp_path, cut.get(lost, "\n".join(first.split("\n")[:8]) + "\n") + second + second)
+    found = [each if isinstance(each, LigandError) else each.smiles for each in iter_ligands(path)]
+    assert len(found) == 3
+    assert found[1:] == ["CCN", "CCN"]
+    if lost == "$$$$":
+        assert found[0] == "CCO"
+        assert any("several molecules" in note for note in read_ligand([path]).notes)
+    else:
+        assert "molecule 1" in str(found[0])
+
+
+def test_a_molecule_in_a_data_field_is_no_record(tmp_path):
+    inner = Chem.MolToMolBlock(embedded("CCN"))
+    text = sdf(embedded("CCO")).replace("$$$$", f">  <template>\n{inner}\n$$$$") + sdf(embedded("CCS"))
+    assert [ligand.smiles for ligand in iter_ligands(written(tmp_path, text))] == ["CCO", "CCS"]
+
+
+@pytest.mark.fault("I4")
+@pytest.mark.parametrize("twin", ["ligand.mol2", "ligand.mol2.gz"])
+def test_the_only_molecule_of_a_file_is_read_from_its_twin_as_in_training(tmp_path, twin):
+    path = written(tmp_path, five_valent())
+    (tmp_path / twin).write_bytes(gzip.compress(MOL2.encode()) if twin.endswith(".gz") else MOL2.encode())
+    (ligand,) = iter_ligands(path)
+    trained = read_ligand([path, tmp_path / twin])
+    assert by_atom(ligand) == by_atom(trained)
+    assert (ligand.road, ligand.notes) == (
+        "mol2",
+        (f"{twin}, which lies beside ligand.sdf, was read", *trained.notes),
+    )
+    written(tmp_path, five_valent() + five_valent())
+    assert [each.road for each in iter_ligands(path)] == ["partial sanitisation of the sdf"] * 2
+
+
+@pytest.mark.fault("I13")
+def test_radicals_of_the_file_are_reported_and_typed_as_the_molecule_with_hydrogens(tmp_path):
+    mol = Chem.RemoveHs(embedded("CC(C)O"))
+    text = sdf(mol)
+    radical = read_ligand([written(tmp_path, text.replace("M  END", "M  RAD  1   2   2\nM  END"))])
+    plain = read_ligand([written(tmp_path, text)])
+    assert by_atom(radical) == by_atom(plain)
+    assert (radical.notes, plain.notes) == (("1 radical atoms given hydrogens",), ())
+
+
+def test_a_twin_that_is_no_better_changes_nothing(tmp_path):
+    path = written(tmp_path, five_valent())
+    written(tmp_path, "@<TRIPOS>MOLECULE\nx\n 0 0\n", "ligand.mol2")
+    (ligand,) = iter_ligands(path)
+    assert ligand.road == "partial sanitisation of the sdf"
+    assert not any("beside" in note for note in ligand.notes)
+    written(tmp_path, sdf(embedded("CCO")).replace("M  END", ""))
+    written(tmp_path, sdf(embedded("CCO"))[:150], "ligand.sdf")
+    (error,) = iter_ligands(path)
+    assert all(name in str(error) for name in ("ligand.sdf", "ligand.mol2"))
+
+
+@pytest.mark.fault("I4")
+def test_an_aromatic_nitrogen_without_its_hydrogen_is_read_by_the_last_road(tmp_path):
+    mol = Chem.RemoveHs(embedded("c1cc[nH]c1"))
+    text = Chem.MolToMolBlock(mol, kekulize=False).replace("MRV_IMPLICIT_H", "LOST") + "$$$$\n"
+    ligand = read_ligand([written(tmp_path, text)])
+    assert ligand.road == "partial sanitisation of the sdf"
+    assert any("kekul" in note.lower() for note in ligand.notes)
+    assert column(ligand, "ring") == [1] * 5
+
+
+@pytest.mark.fault("I7")
+def test_a_metal_complex_has_its_metal(tmp_path):
+    atoms = [("Pt", 0.0, 0.0), ("Cl", 2.3, 0.0), ("Cl", 0.0, 2.3), ("N", -2.0, 0.1), ("N", 0.0, -2.0)]
+    lines = ["cisplatin", "", "", "  5  4  0  0  0  0  0  0  0  0999 V2000"]
+    lines += [f"{x:10.4f}{y:10.4f}{0.1 * n:10.4f} {symbol:<3} 0  0" for n, (symbol, x, y) in enumerate(atoms)]
+    lines += [*(f"  1  {other}  1  0" for other in range(2, 6)), "M  END", "$$$$", ""]
+    ligand = read_ligand([written(tmp_path, "\n".join(lines))])
+    assert sorted(column(ligand, "element")) == [7, 7, 17, 17, 78]
+    assert ligand.atoms.bonds.shape[1] == 4
+
+
+@pytest.mark.fault("I10")
+def test_a_peptide_of_150_atoms(tmp_path):
+    mol = Chem.MolFromSequence("ACDEFGHIKLMNPQRSTVWY")
+    conformer = Chem.Conformer(mol.GetNumAtoms())
+    for number in range(mol.GetNumAtoms()):
+        conformer.SetAtomPosition(number, [1.3 * number, 0.5 * (number % 2), 0.1 * (number % 3)])
+    mol.AddConformer(conformer)
+    ligand = read_ligand([written(tmp_path, sdf(mol))])
+    assert len(ligand.atoms) == mol.GetNumAtoms() > 150
+    assert ligand.road == "sdf"
+
+
+@pytest.mark.fault("K6")
+def test_a_bomb_that_never_shows_what_it_is_stops_at_the_cap(tmp_path, monkeypatch):
+    monkeypatch.setattr(ligands_module, "MAX_MOLECULE_BYTES", 100_000)
+    path = tmp_path / "bomb.sdf.gz"
+    path.write_bytes(gzip.compress((b"A" * 50_000 + b"\n") * 900))
+    taken = []
+    real = ligands_module.iter_lines
+    monkeypatch.setattr(ligands_module, "iter_lines", lambda p: (taken.append(line) or line for line in real(p)))
+    with pytest.raises(LigandError, match="neither SDF nor MOL2"):
+        read_ligand([path])
+    assert len(taken) < 5
+
+
+@pytest.mark.fault("I3", "I5")
 def test_every_molecule_of_a_mol2(tmp_path):
     path = written(tmp_path, "# comment\n" + MOL2 + MOL2.replace("chloroethane", "second"), "x.mol2")
     assert [ligand.name for ligand in iter_ligands(path)] == ["chloroethane", "second"]
 
 
+@pytest.mark.fault("I9")
 def test_stream_that_breaks_off_ends_in_an_error(tmp_path):
     packed = gzip.compress((sdf(embedded("CCO")) * 200).encode())
     path = tmp_path / "cut.sdf.gz"
@@ -336,17 +459,20 @@ def test_stream_that_breaks_off_ends_in_an_error(tmp_path):
     assert sum(isinstance(each, LigandError) for each in found) == 1
 
 
+@pytest.mark.fault("I9")
 def test_missing_file_is_raised(tmp_path):
     with pytest.raises(LigandError, match="no such file"):
         list(iter_ligands(tmp_path / "missing.sdf"))
 
 
+@pytest.mark.fault("K6")
 def test_endless_molecule_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(ligands_module, "MAX_MOLECULE_BYTES", 1000)
     with pytest.raises(LigandError, match="more than 1,000 bytes"):
         read_ligand([written(tmp_path, "\n\n\n  1  0  0     0  0            999 V2000\n" + "x\n" * 2000)])
 
 
+@pytest.mark.fault("I14")
 def test_names_are_safe(tmp_path):
     mol = embedded("CCO")
     mol.SetProp("_Name", "evil\x1b[2J\x07 name")

@@ -19,9 +19,12 @@ import torch
 
 import main as training_program
 import predict as scoring_program
-from src.checkpoint import load_checkpoint
+from src import preparation
+from src.checkpoint import load_checkpoint, newest_checkpoint
+from src.locks import sole_use
 from src.message_passing import EAGER, Kernels
-from tests.complexes import sdf_text, write_dataset
+from src.settings import ModelSettings, settings_from_dict
+from tests.complexes import sdf_text, write_complex, write_dataset
 from tests.runs import CODES, ROOT, Run, finish, printed_command, score_options, start
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
@@ -36,11 +39,15 @@ def run(tmp_path: Path) -> Run:
 # A whole run in processes of its own
 
 
+NARROW = {"TERM": "dumb", "COLUMNS": "40"}
+
+
+@pytest.mark.fault("M3", "M5")
 def test_the_main_road(tmp_path: Path) -> None:
-    """Another working directory, and paths with a space and letters beyond ASCII."""
+    """Another working directory, paths with a space and letters beyond ASCII, and no terminal worth the name."""
     run = Run(tmp_path / "data of Zoë")
     write_dataset(run.folder / "data", CODES)
-    code, out, err = finish(start("main.py", run.options(), cwd=tmp_path))
+    code, out, err = finish(start("main.py", run.options(), cwd=tmp_path, **NARROW))
     assert code == 0, err
     for trace in ("%|", "batch/s", "complex/s"):
         assert trace not in out + err  # of a progress bar, where nobody watches
@@ -52,12 +59,32 @@ def test_the_main_road(tmp_path: Path) -> None:
         "history.csv",
         "history.jsonl",
         "metrics.json",
+        "model_card.md",
+        "report.html",
         "run.json",
+        "skipped.csv",
+        "splits.json",
         "test_predictions.csv",
     ]
-    code, out, err = finish(start("predict.py", printed_command(out), cwd=tmp_path))
+    code, out, err = finish(start("predict.py", printed_command(out), cwd=tmp_path, **NARROW))
     assert code == 0, err
     assert re.search(r"^\S+: pK -?\d+\.\d\d .*Kd about .* kcal/mol at 298\.15 K$", out, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("M6")
+def test_a_locale_without_letters_beyond_ascii(tmp_path: Path) -> None:
+    run = Run(tmp_path / "data of Zoë")
+    write_dataset(run.folder / "data", CODES)
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+    code, out, err = finish(start("main.py", run.options(epochs=1), cwd=tmp_path, **locale))
+    assert code == 0, err
+    assert "this model" in out
+    facts = json.loads((run.results / "run.json").read_text(encoding="utf-8"))
+    assert facts["config"]["results_dir"] == str(run.results)  # the same bytes, whatever the locale makes of them
+    code, _, err = finish(start("main.py", run.options(epochs=2), cwd=tmp_path, **locale))
+    assert code == 0, err
+    assert "going on from" in err
 
 
 @pytest.fixture(scope="module")
@@ -121,8 +148,9 @@ def test_predicting_gives_the_number_of_the_evaluation(run: Run, capsys: pytest.
     capsys.readouterr()
     with open(run.results / "test_predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
+    table = ["--output", str(run.folder / "s.json"), "--overwrite"]
     for row in rows:
-        assert scoring_program.main([*score_options(run, row["code"]), "--output", str(run.folder / "s.json")]) == 0
+        assert scoring_program.main([*score_options(run, row["code"]), *table]) == 0
         (scored,) = json.loads((run.folder / "s.json").read_text())
         assert scored["pK"] == pytest.approx(float(row["predicted_pK"]), abs=1e-3)
         assert f"pK {scored['pK']:.2f}" in capsys.readouterr().out
@@ -163,7 +191,7 @@ def test_the_command_to_go_on_does_not_start_over(
 ) -> None:
     options = run.options("--fresh")
     monkeypatch.setattr(sys, "argv", ["main.py", *options])
-    monkeypatch.setattr(training_program.Trainer, "fit", lambda *_: signal.SIGINT)
+    monkeypatch.setattr(preparation.Trainer, "fit", lambda *_: signal.SIGINT)
     with caplog.at_level(logging.INFO):
         assert training_program.main(options) == 130
     assert "Go on with: python main.py" in caplog.text
@@ -179,7 +207,18 @@ def test_the_printed_command_works_from_any_folder(
     assert Path(script).resolve() == ROOT / "predict.py"
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"seed": 7}, {"visnet_hidden_channels": 32}])
+@pytest.mark.fault("B8", "B9")
+@pytest.mark.fault("C11")
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"learning_rate": 0.01},
+        {"seed": 7},
+        {"visnet_hidden_channels": 32},
+        {"batch_size": 2},
+        {"gradient_accumulation_steps": 2},
+    ],
+)
 def test_another_run_in_the_same_folder_is_refused(
     run: Run, caplog: pytest.LogCaptureFixture, change: dict[str, float]
 ) -> None:
@@ -192,12 +231,197 @@ def test_another_run_in_the_same_folder_is_refused(
     assert {path: path.read_bytes() for path in run.checkpoints.iterdir()} == before
 
 
+@pytest.mark.fault("B8", "B9")
+@pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"batch_size": 2}, {"visnet_num_layers": 2}])
+def test_settings_of_another_run_are_refused_before_the_data_are_read(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: dict[str, float]
+) -> None:
+    run.train()
+    monkeypatch.setattr(training_program, "load_dataset", lambda *_: pytest.fail("the data were read"))
+    assert run.train(**change) == 2
+    assert "belongs to another run" in caplog.text
+
+
+def test_ctrl_c_after_fresh_does_not_bring_the_old_run_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command that is printed leaves --fresh out, so the old checkpoints have to be out of its way by then."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    run.train()
+    with monkeypatch.context() as patch:
+        patch.setattr(training_program, "load_dataset", interrupted)
+        assert run.train("--fresh", seed=7) == 130
+    assert run.train(seed=7) == 0
+    assert [row["epoch"] for row in run.history()] == [1, 2]
+
+
+@pytest.mark.fault("A12")
+@pytest.mark.parametrize("setting", ["checkpoint_dir", "results_dir"])
+def test_a_second_run_in_the_same_folder_is_refused_before_any_work(
+    run: Run, caplog: pytest.LogCaptureFixture, setting: str
+) -> None:
+    folder = run.folder / "in use"
+    folder.mkdir()
+    with sole_use({setting: folder}):
+        assert run.train(**{setting: folder}) == 2
+        assert f"error: {setting}: {folder} is in use by process {os.getpid()} on " in caplog.text
+        assert "--set checkpoint_dir=... --set results_dir=..." in caplog.text
+        assert not list((run.folder / "processed").iterdir())
+        assert run.train("--check-data", **{setting: folder}) == 0  # reads and builds, and writes nothing there
+    assert run.train(**{setting: folder}) == 0
+
+
+@pytest.mark.fault("B2")
+@pytest.mark.parametrize("setting", ["checkpoint_dir", "results_dir", "processed_data_dir"])
+def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, setting: str
+) -> None:
+    monkeypatch.setattr(training_program, "load_dataset", lambda *_: pytest.fail("the data were read"))
+    (run.folder / "file").touch()
+    assert run.train(**{setting: run.folder / "file"}) == 2
+    assert f"{run.folder / 'file'}: cannot be used as a folder to write to" in caplog.text
+
+
+@pytest.mark.fault("B5")
+def test_checkpoints_that_are_all_damaged_stop_the_run_before_any_work(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run.train()
+    for path in run.checkpoints.glob("*.pth.tar"):
+        path.write_bytes(path.read_bytes()[:-5000])
+    before = {path: path.read_bytes() for path in [*run.checkpoints.iterdir(), *run.results.iterdir()]}
+    monkeypatch.setattr(training_program, "load_dataset", lambda *_: pytest.fail("the data were read"))
+    assert run.train() == 2
+    assert "no checkpoint can be used:" in caplog.text
+    for name in ("checkpoint.pth.tar", "checkpoint_previous.pth.tar", "model_best.pth.tar"):
+        assert f"{run.checkpoints / name}: cannot be read" in caplog.text
+    assert {path: path.read_bytes() for path in [*run.checkpoints.iterdir(), *run.results.iterdir()]} == before
+
+
+@pytest.mark.slow  # torch.compile is imported
+@pytest.mark.fault("B11")
+def test_weights_are_saved_under_the_names_of_the_bare_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also by a run whose kernels are compiled."""
+    kernels = Kernels(*(torch.compile(part, backend="eager") if callable(part) else part for part in EAGER))
+    monkeypatch.setattr(preparation, "fastest_kernels", lambda *_, **__: kernels)
+    assert run.train(epochs=1) == 0
+    state = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
+    settings = settings_from_dict(ModelSettings, state["model_settings"], source="")
+    bare = preparation.build_model(settings).state_dict()
+    assert state["kernels"] == "compiled"
+    assert list(state["model"]) == list(bare)
+    assert set(state["ema"]) <= set(bare)
+
+
+@pytest.mark.fault("B12")
+@pytest.mark.parametrize("to_half", [False, True])
+def test_a_run_goes_on_where_the_precision_is_another(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, to_half: bool
+) -> None:
+    """Precision 'auto' is fp16 on some GPUs and fp32 on a CPU: the scale of one is not that of the other."""
+    for epochs, half in ((1, not to_half), (2, to_half)):
+        precision = torch.float16 if half else torch.float32
+        monkeypatch.setattr("src.training.choose_precision", lambda *_, chosen=precision: chosen)
+        with caplog.at_level(logging.INFO):
+            assert run.train(epochs=epochs, precision="auto") == 0
+        state = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
+        assert bool(state["scaler"]) == half
+    assert "written with another precision: the gradient scale starts anew" in caplog.text
+    assert [row["epoch"] for row in run.history()] == [1, 2]
+
+
+def spoil_ligands(run: Run, count: int) -> None:
+    for ligand in sorted((run.folder / "data").glob("*/*.sdf"))[:count]:
+        ligand.write_text("garbage")
+
+
+@pytest.mark.fault("F9")
+@pytest.mark.parametrize("num_usable", [0, 1, 2])
+def test_too_few_usable_complexes_are_refused_with_the_reasons(
+    run: Run, caplog: pytest.LogCaptureFixture, num_usable: int
+) -> None:
+    spoil_ligands(run, 16 - num_usable)
+    with caplog.at_level(logging.INFO):
+        assert run.train() == 2
+    assert f"{16 - num_usable} of 16 complexes cannot be used" in caplog.text
+    assert re.search(rf"ligand not usable +{16 - num_usable}\n", caplog.text)
+    assert "more than max_failed_fraction = 0.5" in caplog.text
+    caplog.clear()
+    assert run.train(max_failed_fraction=1) == 2
+    assert f"{num_usable} usable complexes give" in caplog.text
+    assert not list(run.checkpoints.glob("*.pth.tar"))
+
+
+@pytest.mark.fault("F10")
+def test_many_failures_are_a_loud_table_and_too_many_stop_the_run(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    assert run.train("--check-data") == 0
+    assert "ATTENTION" not in caplog.text
+    spoil_ligands(run, 3)
+    assert run.train() == 0
+    assert "ATTENTION: 3 of 16 complexes cannot be used (19 %):\n      3 x ligand: " in caplog.text
+    assert run.train("--fresh", max_failed_fraction=0.1) == 2
+    assert "3 of 16 complexes cannot be used, more than max_failed_fraction = 0.1" in caplog.text
+
+
+@pytest.mark.fault("B9", "C12")
+@pytest.mark.fault("C12")
 def test_another_label_is_another_run(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     run.train()
     index = run.folder / "data" / "index" / "INDEX_test.2020R1.lst"
     index.write_text(index.read_text().replace("Kd=3nM", "Kd=4nM"))
     assert run.train() == 2
     assert "codes, labels or their split" in caplog.text
+
+
+@pytest.mark.fault("B3")
+@pytest.mark.fault("C12")
+def test_a_complex_more_is_another_run(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    run.train()
+    before = {path: path.read_bytes() for path in run.checkpoints.iterdir() if path.suffix == ".tar"}
+    write_complex(run.folder / "data", "2bbb", shift=(0.02, 0.0, 0.0))
+    index = run.folder / "data" / "index" / "INDEX_test.2020R1.lst"
+    index.write_text(index.read_text() + "2bbb  2.00  2010  Kd=3nM  // 2bbb.pdf (ACM)\n")
+    assert run.train() == 2
+    assert "codes, labels or their split" in caplog.text
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.fault("M10")
+def test_results_of_an_earlier_run_are_moved_and_not_overwritten(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    run.train()
+    old = {path.name: path.read_bytes() for path in run.results.iterdir() if path.name in RESULTS}
+    (run.results / "notes.txt").write_text("mine")
+    with caplog.at_level(logging.INFO):
+        assert run.train(checkpoint_dir=str(run.folder / "other checkpoints"), seed=7) == 0
+    (moved,) = run.results.glob("before-*")
+    assert f"results of an earlier run are now in {moved}" in caplog.text
+    kept = {path.name: path.read_bytes() for path in moved.iterdir()}
+    assert {name: kept[name] for name in RESULTS} == old
+    assert (run.results / "notes.txt").read_text() == "mine"
+    assert (run.results / "metrics.json").is_file()
+    assert run.train(checkpoint_dir=str(run.folder / "other checkpoints"), seed=7) == 0  # goes on: nothing is moved
+    assert list(run.results.glob("before-*")) == [moved]
+
+
+RESULTS = ("history.csv", "history.jsonl", "run.json", "metrics.json", "test_predictions.csv")
+
+
+@pytest.mark.fault("M1", "M2")
+def test_all_faults_are_named_before_anything_is_touched(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    assert run.train(learing_rate=1e-3, epochs=0, gradient_accumulation_steps=0, train_split=1.2, device="gpu") == 2
+    assert "CONFIG has 5 faults" in caplog.text
+    for named in ("'learning_rate'?", "epochs = 0", "gradient_accumulation_steps = 0", "train_split = 1.2", "'gpu'"):
+        assert named in caplog.text
+    assert sorted(path.name for path in run.folder.iterdir()) == ["data"]
+
+
+@pytest.mark.fault("M4")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a machine without a GPU")
+def test_without_a_gpu_the_device_is_said(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        assert run.train(device="auto", epochs=1) == 0
+    assert "weights on cpu in float32" in caplog.text
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -209,7 +433,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run: Run, capl
         assert run.train(epochs=3) == 0
     assert "checkpoints not used:" in caplog.text
     assert "checkpoint.pth.tar: cannot be read" in caplog.text
-    assert all(torch.equal(value, run.weights()[name]) for name, value in weights.items())
+    _, state = newest_checkpoint(run.checkpoints)  # that of the best epoch, where it is the last one
+    assert all(torch.equal(value, state["model"][name]) for name, value in weights.items())
 
 
 def test_check_data_prints_the_audit_and_trains_nothing(run: Run, capsys: pytest.CaptureFixture) -> None:
@@ -224,12 +449,67 @@ def test_check_data_prints_the_audit_and_trains_nothing(run: Run, capsys: pytest
     assert not run.results.exists()
 
 
+@pytest.mark.fault("F11")
+def test_a_copy_that_was_cut_short_is_counted_by_what_is_missing(
+    run: Run, capsys: pytest.CaptureFixture, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = run.folder / "data"
+    (data / "1a00" / "1a00_pocket.pdb").unlink()
+    (data / "1a01" / "1a01_ligand.sdf").unlink()
+    for path in (data / "1a02").iterdir():
+        path.unlink()
+    shutil.rmtree(data / "1a03")
+    shutil.copytree(data / "1a04", data / "9zzz")  # no line in the index
+    (data / "1a05" / "1a05_ligand.sdf").write_bytes(b"")
+    (data / "1a06" / "1a06_pocket.pdb").write_bytes((data / "1a06" / "1a06_pocket.pdb").read_bytes()[:40])
+    caplog.set_level("INFO")
+    assert run.train("--check-data") == 0
+    assert "1 folders of other complexes" in caplog.text
+    out = capsys.readouterr().out
+    counts = {
+        "lines in the index": 16,
+        "files missing": 4,
+        "ligand not usable": 1,
+        "protein not usable": 1,
+        "graphs": 10,
+    }
+    for name, count in counts.items():
+        assert re.search(rf"^ *{name} +{count}\b", out, re.MULTILINE), name
+    for code, reason in {
+        "1a00": "no pocket or protein file",
+        "1a01": "no ligand file",
+        "1a02": "no ligand file",
+        "1a03": "no folder of this name",
+    }.items():
+        assert f"{code} (files): {reason}" in out
+
+
+@pytest.mark.fault("F12")
+def test_codes_in_any_letter_case_are_one_and_a_second_label_for_one_is_named(
+    run: Run, capsys: pytest.CaptureFixture
+) -> None:
+    index = run.folder / "data" / "index" / "INDEX_test.2020R1.lst"
+    first, second, *rest = index.read_text().splitlines()[1:]
+    (run.folder / "data" / "1a02").rename(run.folder / "data" / "1A02")
+    same, other = second.upper().replace("KD=2NM", "Kd=2nM"), first.upper().replace("KD=1NM", "Kd=5nM")
+    index.write_text("\n".join([first.replace("1a00", "1A00"), second, *rest, same, other, ""]))
+    assert run.train("--check-data") == 0
+    out = capsys.readouterr().out
+    assert re.search(r"lines in the index +18\n", out)
+    assert re.search(r"unreadable lines +2\n", out)
+    assert re.search(r"graphs +16 ", out)
+    assert "line 17 (index): 1a01 came before with the same label" in out
+    assert "line 18 (index): 1a00 came before with " in out
+
+
+@pytest.mark.fault("F9")
 def test_check_data_with_nothing_usable_is_no_success(run: Run) -> None:
     for ligand in (run.folder / "data").glob("*/*.sdf"):
         ligand.write_text("garbage")
     assert run.train("--check-data") == 2
 
 
+@pytest.mark.fault("M6")
 def test_the_audit_fits_a_terminal_that_knows_only_ascii(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (run.folder / "data" / "1a00" / "1a00_ligand.sdf").write_text(sdf_text(shift=(500.0, 0.0, 0.0)))
     written = io.BytesIO()
@@ -239,6 +519,7 @@ def test_the_audit_fits_a_terminal_that_knows_only_ascii(run: Run, monkeypatch: 
     assert b"no protein atom within 6" in written.getvalue()
 
 
+@pytest.mark.fault("F2")
 def test_graphs_of_other_settings_are_named_with_the_command_that_deletes_them(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -248,6 +529,7 @@ def test_graphs_of_other_settings_are_named_with_the_command_that_deletes_them(
     assert f"delete with: {shlex.join(['rm', '-r', str(old)])}" in caplog.text
 
 
+@pytest.mark.fault("M1", "M2", "M4")
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -269,6 +551,7 @@ def test_a_fault_of_the_user_is_one_message_and_exit_code_2(
     assert not any(run.checkpoints.glob("*.pth.tar"))
 
 
+@pytest.mark.fault("D14")
 def test_labels_that_are_all_the_same_have_no_correlation(run: Run, capsys: pytest.CaptureFixture) -> None:
     index = run.folder / "data" / "index" / "INDEX_test.2020R1.lst"
     index.write_text(re.sub(r"Kd=\d+nM", "Kd=1nM", index.read_text()))
@@ -287,15 +570,17 @@ def test_a_validation_set_of_bounds_alone_is_refused(run: Run) -> None:
     assert not list(run.checkpoints.glob("*.pth.tar"))
 
 
+@pytest.mark.fault("M3")
 def test_a_path_that_is_relative_starts_from_the_folder_of_config(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_program, "ROOT", run.folder)
     assert run.train("--check-data", dataset_path="data/") == 0
 
 
+@pytest.mark.fault("D7")
 def test_nan_everywhere_stops_with_exit_code_1(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    forward = training_program.build_model.__globals__["AffinityModel"].forward
+    forward = preparation.build_model.__globals__["AffinityModel"].forward
     monkeypatch.setattr("src.model.AffinityModel.forward", lambda model, batch: forward(model, batch) * torch.nan)
     assert run.train() == 1
     assert "training stopped: " in caplog.text
@@ -344,7 +629,7 @@ def test_a_run_that_goes_on_keeps_its_kernels(run: Run, monkeypatch: pytest.Monk
     def kernels() -> str:
         return load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["kernels"]
 
-    monkeypatch.setattr(training_program, "fastest_kernels", fastest)
+    monkeypatch.setattr(preparation, "fastest_kernels", fastest)
     assert run.train(epochs=1, batch_size=1) == 0
     num_train = len(json.loads((run.results / "run.json").read_text())["split"]["train"])
     assert asked == [num_train]

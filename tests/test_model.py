@@ -213,6 +213,7 @@ def overlapping_atoms() -> Batch:
     return batch_of([with_positions(graph, pos)])
 
 
+@pytest.mark.fault("D16")
 @pytest.mark.parametrize("make", [single_atom, unknown_elements, overlapping_atoms])
 @pytest.mark.parametrize("norm", ["rms", "max_min", "none"])
 def test_odd_input_gives_finite_pk_and_gradients(make, norm):

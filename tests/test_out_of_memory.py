@@ -84,6 +84,7 @@ def test_other_errors_go_on_their_way(error: BaseException) -> None:
         memory_fault(raising(error))
 
 
+@pytest.mark.fault("E5")
 def test_nothing_of_the_failed_call_stays_alive() -> None:
     alive = []
 

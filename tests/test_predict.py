@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import csv
+import gzip
+import io
 import json
 import logging
+import shlex
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 import predict as scoring_program
 from src.checkpoint import load_checkpoint, save_checkpoint
-from tests.complexes import write_dataset
-from tests.runs import CODES, Run, finish, score_options, start
+from src.graph import Batch
+from src.model import AffinityModel
+from tests.complexes import sdf_text, write_dataset
+from tests.runs import CODES, ROOT, Run, finish, score_options, start
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
+@pytest.mark.fault("M6")
 def test_a_score_fits_a_terminal_that_knows_only_ascii(trained: Run) -> None:
     """The line of a score has a delta in it, and often a mu."""
     process = start("predict.py", score_options(trained, "1a01"), LC_ALL="C", PYTHONUTF8="0", PYTHONIOENCODING="")
@@ -42,6 +55,7 @@ def test_scores_go_into_a_table(trained: Run, tmp_path: Path, suffix: str) -> No
     assert float(row["Kd_nM"]) == pytest.approx(10 ** (9 - float(row["pK"])), rel=2e-3)
 
 
+@pytest.mark.fault("M8", "M4")
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -77,6 +91,7 @@ def test_a_batch_size_below_one_is_refused(trained: Run, size: str) -> None:
         scoring_program.main([*score_options(trained, "1a01"), "--batch_size", size])
 
 
+@pytest.mark.fault("M8")
 @pytest.mark.parametrize(("names", "code"), [(["good", "bad"], 0), (["bad", "good"], 0), (["bad", "bad"], 2)])
 def test_one_scored_ligand_is_a_success(
     trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture, names: list[str], code: int
@@ -88,7 +103,7 @@ def test_one_scored_ligand_is_a_success(
     output = tmp_path / "scores.csv"
     options = [*score_options(trained, "1a01"), "--ligand_path", str(path), "--output", str(output)]
     assert scoring_program.main(options) == code
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len([line for line in capsys.readouterr().out.splitlines() if not line.startswith("  warning")]) == 2
     assert len(output.read_text().splitlines()) == 3
 
 
@@ -103,3 +118,281 @@ def test_a_model_of_the_demo_set_comes_with_a_warning(
     caplog.clear()
     scoring_program.main(score_options(trained, "1a01"))
     assert "demo" not in caplog.text
+
+
+@pytest.mark.fault("M8")
+def test_one_bad_pose_of_a_hundred_costs_its_own_row(trained: Run, tmp_path: Path) -> None:
+    path, output = tmp_path / "poses.sdf", tmp_path / "scores.csv"
+    texts = [sdf_text(f"pose{number}", shift=(0.005 * number, 0.0, 0.0)) for number in range(100)]
+    texts[41] = texts[41].replace("0.0000", "zero", 1)
+    path.write_text("".join(texts))
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(path), "--output", str(output)]
+    assert scoring_program.main(options) == 0
+    with open(output, newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [number for number, row in enumerate(rows) if row["status"] != "ok"] == [41]
+    assert len(rows) == 100
+    assert rows[41]["status"].startswith("failed: ")
+    assert (rows[41]["pK"], rows[40]["ligand"], rows[42]["ligand"]) == ("", "pose40", "pose42")
+
+
+@pytest.mark.fault("E3", "M8")
+def test_a_pose_that_does_not_fit_into_memory_costs_its_own_row(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = AffinityModel.forward
+
+    def limited(model: AffinityModel, batch: Batch) -> torch.Tensor:
+        if "large" in batch.codes:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(model, batch)
+
+    monkeypatch.setattr(AffinityModel, "forward", limited)
+    path, output = tmp_path / "poses.sdf", tmp_path / "scores.json"
+    path.write_text("".join(sdf_text(name) for name in ("first", "large", "third", "last")))
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(path), "--output", str(output)]
+    assert scoring_program.main(options) == 0
+    rows = json.loads(output.read_text())
+    assert [row["ligand"] for row in rows] == ["first", "large", "third", "last"]
+    assert [row["status"] == "ok" for row in rows] == [True, False, True, True]
+    assert "do not fit into memory" in rows[1]["status"]
+
+
+@pytest.mark.fault("M10")
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_an_output_that_exists_is_kept_unless_it_may_be_replaced(
+    trained: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, suffix: str
+) -> None:
+    output = tmp_path / f"scores.{suffix}"
+    output.write_text("precious")
+    options = [*score_options(trained, "1a01"), "--output", str(output)]
+    assert scoring_program.main(options) == 2
+    assert f"{output} exists: give another --output, or add --overwrite" in caplog.text
+    assert output.read_text() == "precious"
+    assert scoring_program.main([*options, "--overwrite"]) == 0
+    assert "1a01" in output.read_text()
+
+
+@pytest.mark.fault("M3")
+def test_a_path_may_start_from_home_and_have_spaces_and_any_letters(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "Zoë's poses"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("USERPROFILE", str(home))
+    (home / "pose 1.sdf").write_text(sdf_text())
+    options = [*score_options(trained, "1a01"), "--ligand_path", "~/pose 1.sdf", "--output=~/a b/µ.csv"]
+    assert scoring_program.main(options) == 0
+    assert (home / "a b" / "µ.csv").is_file()
+    assert scoring_program.main([*options, "--protein_path", "~nobody-of-this-name/x.pdb", "--overwrite"]) == 2
+
+
+# Many poses
+
+
+def write_poses(path: Path, count: int, *, first: int = 0) -> Path:
+    texts = [sdf_text(f"pose{number}", (0.01 * number, 0.0, 0.0)) for number in range(first, first + count)]
+    path.write_text("".join(texts))
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_several_files_and_folders_are_scored_in_order(trained: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "poses"
+    folder.mkdir()
+    write_poses(folder / "b.sdf", 2)
+    (folder / "a.sdf.gz").write_bytes(gzip.compress(sdf_text("packed").encode()))
+    (folder / "empty.sdf").touch()
+    last = write_poses(tmp_path / "last.sdf", 1, first=7)
+    output = tmp_path / "scores.csv"
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(folder), str(last), "--output", str(output)]
+    assert scoring_program.main(options) == 0
+    assert [row["ligand"] for row in rows_of(output)] == [
+        *("packed", "pose0", "pose1", "empty.sdf, molecule 1", "pose7"),
+    ]
+    assert "is empty" in rows_of(output)[3]["status"]
+
+
+def test_the_best_of_a_screening_as_molecules(trained: Run, tmp_path: Path) -> None:
+    poses, table = write_poses(tmp_path / "poses.sdf", 9), tmp_path / "all.csv"
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(poses)]
+    assert scoring_program.main([*options, "--output", str(table)]) == 0
+    ranked = sorted(rows_of(table), key=lambda row: -float(row["pK"]))
+    best = tmp_path / "best.sdf.gz"
+    assert scoring_program.main([*options, "--output", str(best), "--top", "3"]) == 0
+    blocks = gzip.decompress(best.read_bytes()).decode().split("$$$$\n")[:-1]
+    assert [block.split("\n")[0] for block in blocks] == [row["ligand"] for row in ranked[:3]]
+    for block, row in zip(blocks, ranked, strict=False):
+        assert block.startswith(
+            sdf_text(row["ligand"], (0.01 * int(row["ligand"][4:]), 0.0, 0.0)).removesuffix("$$$$\n")
+        )
+        assert f"> <pK>\n{row['pK']}\n" in block
+
+
+def test_a_table_of_pairs_keeps_its_columns(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    data = trained.folder / "data" / "1a01"
+    table, output = tmp_path / "pairs.csv", tmp_path / "scores.csv"
+    with open(table, "w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["protein_path", "ligand_path", "pK", "note"])
+        writer.writerow([data / "1a01_pocket.pdb", data / "1a01_ligand.sdf", "6.5", 'said "x", twice'])
+        writer.writerow(["absent.pdb", data / "1a01_ligand.sdf", "", ""])
+    options = ["--pairs", str(table), "--checkpoint", str(trained.checkpoints / "model_best.pth.tar"), "--quiet"]
+    assert scoring_program.main([*options, "--output", str(output)]) == 0
+    scored, failed = rows_of(output)
+    assert (scored["pK"], scored["note"], scored["status"]) == ("6.5", 'said "x", twice', "ok")
+    assert float(scored["predicted_pK"]) > 0
+    assert failed["status"].endswith("absent.pdb: there is no such file")
+    assert capsys.readouterr().out == ""
+
+
+def test_an_ensemble_and_jitter_say_how_sure_they_are(trained: Run, tmp_path: Path) -> None:
+    state = load_checkpoint(trained.checkpoints / "model_best.pth.tar")
+    folder = tmp_path / "runs"
+    for number in range(3):
+        moved = {name: value + 0.02 * number for name, value in (state["ema"] or state["model"]).items()}
+        (folder / str(number)).mkdir(parents=True)
+        save_checkpoint(folder / str(number) / "model_best.pth.tar", {**state, "ema": None, "model": moved})
+    output = tmp_path / "scores.json"
+    options = [*score_options(trained, "1a01"), "--checkpoint", str(folder), "--per_model", "--jitter", "4"]
+    assert scoring_program.main([*options, "--output", str(output)]) == 0
+    (row,) = json.loads(output.read_text())
+    members = [row[f"pK_model_{number}"] for number in (1, 2, 3)]
+    assert row["pK"] == pytest.approx(statistics.mean(members), abs=2e-3)
+    assert row["pK_sd_models"] == pytest.approx(statistics.stdev(members), abs=2e-3)
+    assert row["pK_sd_models"] > 0
+    assert row["pK_sd_jitter"] > 0
+    again = tmp_path / "again.json"
+    assert scoring_program.main([*options, "--output", str(again)]) == 0
+    assert again.read_text() == output.read_text()  # the noise is the same in every run
+
+
+def test_models_of_other_graphs_are_no_ensemble(trained: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    state = load_checkpoint(trained.checkpoints / "model_best.pth.tar")
+    other = tmp_path / "other.pth.tar"
+    save_checkpoint(other, {**state, "graph_settings": {**state["graph_settings"], "keep_waters": True}})
+    first = str(trained.checkpoints / "model_best.pth.tar")
+    assert scoring_program.main([*score_options(trained, "1a01"), "--checkpoint", first, str(other)]) == 2
+    assert "other.pth.tar: its graphs have other settings" in caplog.text
+
+
+def test_a_model_knows_its_interval_and_its_training_set(trained: Run, tmp_path: Path) -> None:
+    """And one of an earlier version, which does not, predicts all the same."""
+    state = load_checkpoint(trained.checkpoints / "model_best.pth.tar")
+    errors = {"codes": [str(number) for number in range(9)], "errors": torch.linspace(-1.0, 0.6, 9)}
+    known, old = tmp_path / "known.pth.tar", tmp_path / "old.pth.tar"
+    save_checkpoint(known, {**state, "calibration": errors})
+    save_checkpoint(old, {name: part for name, part in state.items() if name not in ("calibration", "domain")})
+    rows = {}
+    for path in (known, old):
+        output = path.with_suffix(".csv")
+        options = [*score_options(trained, "1a01"), "--checkpoint", str(path), "--output", str(output)]
+        assert scoring_program.main(options) == 0
+        (rows[path],) = rows_of(output)
+    assert float(rows[known]["pK"]) - float(rows[known]["pK_low"]) == pytest.approx(1.0, abs=2e-3)
+    assert float(rows[known]["pK_high"]) - float(rows[known]["pK"]) == pytest.approx(1.0, abs=2e-3)
+    assert rows[known]["applicability"]
+    assert (rows[old]["pK_low"], rows[old]["pK_high"], rows[old]["applicability"]) == ("", "", "")
+    assert rows[old]["pK"] == rows[known]["pK"]
+
+
+# A screening that is stopped
+
+
+@pytest.mark.fault("M10")
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX")
+@pytest.mark.parametrize(("ending", "number"), [("csv", "SIGKILL"), ("json.gz", "SIGTERM")])
+def test_a_killed_screening_goes_on_with_the_same_command(
+    trained: Run, tmp_path: Path, ending: str, number: str
+) -> None:
+    poses, output, whole = (tmp_path / name for name in ("poses.sdf", f"scores.{ending}", f"whole.{ending}"))
+    write_poses(poses, 1500)
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--num_workers", "0", "--quiet"]
+    state = Path(f"{output}.state.json")
+    process = start("predict.py", [*options, "--output", str(output)])
+    deadline = time.monotonic() + 60
+    while not (output.exists() and output.stat().st_size > 2000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(getattr(signal, number))
+    code, _, err = finish(process)
+    assert code == (-signal.SIGKILL if number == "SIGKILL" else 143), err
+    assert state.exists()
+    assert scoring_program.main([*options, "--output", str(output)]) == 0
+    assert not state.exists()
+    assert scoring_program.main([*options, "--output", str(whole)]) == 0
+    first, second = (path.read_bytes() for path in (output, whole))
+    assert (gzip.decompress(first) if ending.endswith("gz") else first) == (
+        gzip.decompress(second) if ending.endswith("gz") else second
+    )
+
+
+# Pipes
+
+
+def test_poses_come_and_rows_go_through_pipes(trained: Run, tmp_path: Path) -> None:
+    poses = write_poses(tmp_path / "poses.sdf", 5)
+    options = [*score_options(trained, "1a01"), "--ligand_path", "-", "--output", "-"]
+    with open(poses, "rb") as stream:
+        done = subprocess.run(
+            [sys.executable, str(ROOT / "predict.py"), *options], stdin=stream, capture_output=True, timeout=120
+        )
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(io.StringIO(done.stdout.decode())))
+    assert [row["ligand"] for row in rows] == [f"pose{number}" for number in range(5)]
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGPIPE"), reason="POSIX")
+def test_a_reader_that_has_seen_enough_ends_it_quietly(trained: Run, tmp_path: Path) -> None:
+    poses = write_poses(tmp_path / "poses.sdf", 300)
+    process = start(
+        "predict.py", [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--output", "-", "--quiet"]
+    )
+    assert process.stdout.readline().startswith("ligand,pK")
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+# A first look
+
+
+def test_help_answers_at_once_with_commands_to_copy(tmp_path: Path) -> None:
+    script = "import sys, predict\ntry: predict.main(['--help'])\nexcept SystemExit: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stdout.rstrip().endswith("False")  # torch takes seconds to load
+    examples = [line.split("predict.py ")[1] for line in done.stdout.splitlines() if "python predict.py --" in line]
+    assert len(examples) >= 5
+    for example in examples:
+        assert scoring_program._options(shlex.split(example.partition(" > ")[0]))
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_without_a_checkpoint_the_shipped_model_is_used_else_the_last_one(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, pretrained: bool
+) -> None:
+    monkeypatch.setattr(scoring_program, "CHECKPOINTS", tmp_path)
+    options = score_options(trained, "1a01")
+    options = options[: options.index("--checkpoint")]
+    assert scoring_program.main(options) == 2
+    assert "model_best.pth.tar: there is no such file; train with main.py first" in caplog.text
+    folder = tmp_path / "pretrained" if pretrained else tmp_path
+    folder.mkdir(exist_ok=True)
+    shutil.copy(trained.checkpoints / "model_best.pth.tar", folder / "model_best.pth.tar")
+    if pretrained:
+        (tmp_path / "model_best.pth.tar").write_text("damaged")
+    assert scoring_program.main(options) == 0
+
+
+def test_a_training_leaves_what_a_prediction_says_of_itself(trained: Run) -> None:
+    state = load_checkpoint(trained.checkpoints / "model_best.pth.tar")
+    assert len(state["calibration"]["codes"]) == len(state["split"]["validation"])
+    assert set(state["domain"]["codes"]) <= set(state["split"]["train"])
+    assert state["domain"]["ligand_size"] == [4, 4]
+    assert "domain" not in json.loads((trained.results / "run.json").read_text())

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from src.progress import Progress, epoch_line, write_history
+from src.checkpoint import CheckpointError
+from src.progress import Progress, epoch_line, read_progress, skipped_text, write_history
 from src.storage import to_plain
 
 VALIDATION = {"rmse": 1.5, "mae": 1.0, "pearson": 0.25, "spearman": math.nan}
@@ -19,7 +20,7 @@ VALIDATION = {"rmse": 1.5, "mae": 1.0, "pearson": 0.25, "spearman": math.nan}
 def test_the_rmse_of_an_epoch_by_hand() -> None:
     progress = Progress()
     assert math.isnan(progress.train_rmse)
-    progress.squared_error, progress.num_used = 12.0, 4
+    progress.squared_error, progress.num_judged = 12.0, 4
     assert progress.train_rmse == pytest.approx(math.sqrt(3.0))
 
 
@@ -32,11 +33,11 @@ def test_skips_are_counted_by_batch_in_a_row_and_by_code() -> None:
 
 
 def test_a_new_epoch_starts_its_sums_and_keeps_the_rest() -> None:
-    progress = Progress(step=7, next_batch=5, squared_error=1.0, num_used=2, num_overflows=1, seconds=3.0)
+    progress = Progress(step=7, next_batch=5, squared_error=1.0, num_judged=2, num_overflows=1, seconds=3.0)
     progress.add_skipped(("1aaa",))
     progress.judge(1.0)
     progress.start_epoch(1)
-    assert (progress.epoch, progress.next_batch, progress.num_used, progress.num_skipped) == (1, 0, 0, 0)
+    assert (progress.epoch, progress.next_batch, progress.num_judged, progress.num_skipped) == (1, 0, 0, 0)
     assert (progress.squared_error, progress.num_overflows, progress.seconds) == (0.0, 0, 0.0)
     assert (progress.step, progress.best_rmse, progress.skipped_codes) == (7, 1.0, {"1aaa": 1})
     assert progress.skipped_in_a_row == 1  # a run of bad batches may go over the border of an epoch
@@ -71,7 +72,7 @@ def test_progress_survives_a_checkpoint() -> None:
 
 
 def test_the_line_of_an_epoch() -> None:
-    progress = Progress(epoch=2, squared_error=12.0, num_used=4, seconds=12.34)
+    progress = Progress(epoch=2, squared_error=12.0, num_judged=4, seconds=12.34)
     row = progress.add_row(VALIDATION, 1e-3)
     line = epoch_line(row, 40, is_best=False)
     assert line == ("epoch   3/40  train rmse 1.732  validation rmse 1.500  pearson 0.250  lr 1.0e-03  12.3 s")
@@ -80,7 +81,7 @@ def test_the_line_of_an_epoch() -> None:
 
 
 def test_history_files_have_a_row_an_epoch_however_often_they_are_written(tmp_path: Path) -> None:
-    progress = Progress(squared_error=12.0, num_used=4)
+    progress = Progress(squared_error=12.0, num_judged=4)
     for epoch in range(3):
         progress.start_epoch(epoch)
         progress.add_row(VALIDATION, 1e-3)
@@ -92,3 +93,54 @@ def test_history_files_have_a_row_an_epoch_however_often_they_are_written(tmp_pa
     assert [row["epoch"] for row in table] == ["1", "2", "3"]
     assert table[0]["validation_rmse"] == "1.5"
     assert list(table[0]) == list(rows[0])
+
+
+def test_progress_comes_back_from_a_checkpoint_as_it_was() -> None:
+    progress = Progress(epoch=3, step=9, edge_limit=100)
+    progress.add_skipped(("1aaa",))
+    progress.add_row(VALIDATION, 1e-3, left_out=2)
+    assert repr(read_progress(to_plain(asdict(progress)))) == repr(progress)
+    assert read_progress({"epoch": 1}) == Progress(epoch=1)  # of an earlier version, which knew less
+
+
+@pytest.mark.fault("K5")
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("evil", 1),
+        ("\x1b[2J", 1),
+        ("step", "os.system"),
+        ("step", True),
+        ("epoch", 1.0),
+        ("best_rmse", None),
+        ("edge_limit", 0.5),
+        ("skipped_codes", {"1abc": "x"}),
+        ("skipped_codes", [1]),
+        ("history", ["row"]),
+        ("history", 1),
+    ],
+)
+def test_progress_that_this_program_does_not_write_is_refused(name: str, value: object) -> None:
+    with pytest.raises(CheckpointError, match="odd entries: ") as error:
+        read_progress({**asdict(Progress()), name: value})
+    assert str(error.value).isprintable()
+
+
+@pytest.mark.fault("D17")
+def test_skipped_complexes_are_listed_with_those_met_most_often_first() -> None:
+    progress = Progress()
+    assert skipped_text(progress) == ""
+    for codes in (("1aaa", "1bbb"), ("1bbb", "1ccc"), ("1bbb", "1aaa")):
+        progress.add_skipped(codes)
+    assert "3 complexes were in batches that were skipped, or were left out alone: 1bbb 3x, 1aaa 2x, 1ccc 1x. " in (
+        skipped_text(progress)
+    )
+    assert "1bbb 3x, ..." in skipped_text(progress, most=1)
+
+
+def test_the_line_of_an_epoch_says_how_many_were_not_validated() -> None:
+    row = Progress(epoch=2).add_row(VALIDATION, 1e-3, left_out=2)
+    assert row["validation_left_out"] == 2
+    assert "validated without 2" in epoch_line(row, 40, is_best=False)
+    del row["validation_left_out"]  # as an earlier version wrote it
+    assert "without" not in epoch_line(row, 40, is_best=False)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 
 import main as training_program
+from src.atoms import StructureError
 from src.cache import build_cache
+from src.data_processing import GraphError
 from src.dataset import load_dataset
 from src.layouts import ComplexFiles, locate_complexes
 from src.ligands import read_ligand
 from src.prediction import load_scorer
+from src.settings import GraphSettings
 from src.structures import read_protein
 from tests.complexes import assert_same_graph, read_and_build, small_config, small_settings
+from tests.mutated_files import damaged
 
+DAMAGED = 0.01  # of the structure files
 DATA = Path(os.environ.get("AIDD_REAL_DATA", "absent")) / "pdbbind"
 pytestmark = pytest.mark.skipif("AIDD_REAL_DATA" not in os.environ, reason="AIDD_REAL_DATA is not set")
 
@@ -120,3 +127,55 @@ def test_the_index_counts_up(tmp_path: Path) -> None:
     assert dataset.num_lines == sum(1 for line in lines if line.strip() and not line.startswith("#"))
     assert dataset.num_lines == len(dataset.examples) + len(dataset.skipped)
     assert all(0 < example.pk < 15 for example in dataset.examples)
+
+
+def copy_with_damage(root: Path, rng: Random) -> set[str]:
+    """The whole folder by hard links, except for 1 % of the structure files; returns the codes of these."""
+    (root / "index").mkdir(parents=True)
+    for path in (DATA / "index").iterdir():
+        shutil.copy(path, root / "index")
+    paths = sorted(path for path in DATA.glob("????/*") if path.is_file())
+    chosen = set(rng.sample(paths, round(DAMAGED * len(paths))))
+    others = [path.read_bytes() for path in rng.sample(paths, 5)]
+    for path in paths:
+        copy = root / path.parent.name / path.name
+        copy.parent.mkdir(exist_ok=True)
+        if path in chosen:
+            copy.write_bytes(damaged(path.read_bytes(), rng, others)[1])
+        else:
+            _link(path, copy)
+    return {path.parent.name for path in chosen}
+
+
+def _link(path: Path, copy: Path) -> None:
+    try:
+        os.link(path, copy)
+    except OSError:  # another file system
+        shutil.copy(path, copy)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("K9")
+def test_of_the_whole_set_with_one_percent_damaged_every_line_is_accounted_for(tmp_path: Path) -> None:
+    codes = copy_with_damage(tmp_path / "data", Random(0))
+    settings = small_settings(tmp_path, keep_covalent=True, keep_multi_ligands=True, keep_incomplete_ligands=True)
+    dataset = load_dataset(settings.data, settings.graph, replace(settings.processing, num_workers=2))
+    assert len(codes) > 50
+    assert dataset.num_lines == len(dataset.examples) + len(dataset.skipped) > 2800
+    used, rows = {example.graph.code for example in dataset.examples}, {row.code: row for row in dataset.skipped}
+    assert len(used) + len(rows) == dataset.num_lines
+    assert {row.stage for row in dataset.skipped} <= {"settings", "ligand", "protein", "graph"}
+    failed = {code for code, row in rows.items() if row.stage != "settings"}
+    assert failed & codes
+    # A complex that was not damaged fails here if and only if it fails there.
+    files = locate_complexes(DATA, failed - codes)
+    for code in failed - codes:
+        assert not _has_graph(files[code], settings.graph), rows[code]
+    assert len(failed - codes) < 0.01 * dataset.num_lines
+
+
+def _has_graph(files: ComplexFiles, settings: GraphSettings) -> bool:
+    try:
+        return read_and_build(files, settings).contacts.shape[1] > 0
+    except (StructureError, GraphError):
+        return False

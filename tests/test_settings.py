@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ def test_the_shipped_config_is_valid_with_every_hardware_block() -> None:
         assert read_settings({**CONFIG, **block}, root=ROOT).model.hidden_channels == block["visnet_hidden_channels"]
 
 
+@pytest.mark.fault("M1")
 def test_a_misspelt_key_names_the_nearest_one() -> None:
     with pytest.raises(SettingsError, match="'learing_rate' is not a setting; did you mean 'learning_rate'"):
         read_settings({**CONFIG, "learing_rate": 1e-3}, root=ROOT)
@@ -33,6 +35,7 @@ def test_a_missing_key_is_named() -> None:
         read_settings(config, root=ROOT)
 
 
+@pytest.mark.fault("M2")
 def test_all_faults_are_listed_at_once() -> None:
     faulty = {**CONFIG, "epochs": 0, "dropout_rate": 1.5, "optimizer": "sgd", "seeed": 1, "keep_ions": 1}
     with pytest.raises(SettingsError) as error:
@@ -43,6 +46,7 @@ def test_all_faults_are_listed_at_once() -> None:
         assert key in message
 
 
+@pytest.mark.fault("D12", "M2")
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -60,6 +64,13 @@ def test_all_faults_are_listed_at_once() -> None:
         ("device", "gpu"),
         ("seed", -1),
         ("weight_decay", float("inf")),
+        ("weight_decay", -0.1),
+        ("weight_decay", 10.0),
+        ("learning_rate", 50.0),
+        ("gradient_clip_norm", 0.0),
+        ("results_dir", " "),
+        ("results_dir", "a\0b"),
+        ("dataset_path", "\ud800"),
     ],
 )
 def test_values_that_make_no_sense_are_refused(key: str, value: object) -> None:
@@ -81,6 +92,7 @@ def test_settings_that_contradict_each_other_are_refused(changes: dict, message:
         read_settings({**CONFIG, **changes}, root=ROOT)
 
 
+@pytest.mark.fault("M2")
 def test_values_that_contradict_each_other_are_listed_with_other_faults() -> None:
     faulty = {**CONFIG, "epochs": 0, "visnet_hidden_channels": 30, "pocket_radius": 5.0}
     with pytest.raises(SettingsError, match=r"(?s)3 faults.*multiple.*"):
@@ -99,6 +111,7 @@ def test_a_group_survives_the_way_through_a_checkpoint() -> None:
     assert settings_from_dict(ModelSettings, as_dict(model), source="c.pth.tar") == model
 
 
+@pytest.mark.fault("K5")
 @pytest.mark.parametrize("change", [{"hidden_channels": 10**9}, {"num_layers": -1}, {"evil": 1}])
 def test_settings_from_a_strangers_checkpoint_are_checked(change: dict) -> None:
     values = {**as_dict(read_settings(CONFIG, root=ROOT).model), **change}
@@ -121,3 +134,51 @@ def test_what_a_checkpoint_keeps_of_the_config_is_plain() -> None:
     config = read_settings({**CONFIG, "results_dir": Path("out"), "affinity_kinds": ("Ki",)}, root=ROOT).config
     assert (config["results_dir"], config["affinity_kinds"]) == ("out", ["Ki"])
     assert config.keys() == CONFIG.keys()
+
+
+@pytest.mark.fault("M1")
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("learing_rate", "learning_rate"),
+        ("Learning_Rate", "learning_rate"),
+        ("batchsize", "batch_size"),
+        ("epoch", "epochs"),
+        ("dataset", "dataset_path"),
+        ("checkpoint_folder", "checkpoint_dir"),
+        ("visnet_hidden_chanels", "visnet_hidden_channels"),
+    ],
+)
+def test_the_nearest_name_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"{typed!r} is not a setting; did you mean {meant!r}"):
+        read_settings({**CONFIG, typed: 1}, root=ROOT)
+
+
+def test_a_word_near_no_name_has_no_suggestion() -> None:
+    with pytest.raises(SettingsError, match=r"'qqqq' is not a setting$"):
+        read_settings({**CONFIG, "qqqq": 1}, root=ROOT)
+
+
+@pytest.mark.fault("M3")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("~/a set", "/home/zoë/a set"),
+        ("my data/", "/data/my data"),
+        ("./x/../y", "/data/y"),
+        ("/abs/µ", "/abs/µ"),
+        ("~nobody-of-this-name/x", "/data/~nobody-of-this-name/x"),
+    ],
+)
+def test_paths_may_be_written_in_any_way(monkeypatch: pytest.MonkeyPatch, given: str, expected: str) -> None:
+    monkeypatch.setenv("HOME", "/home/zoë")
+    settings = read_settings({**CONFIG, "dataset_path": given}, root=ROOT)
+    assert os.path.normpath(settings.data.dataset_path) == expected
+
+
+@pytest.mark.fault("M6")
+def test_a_path_that_the_locale_cannot_write_is_a_fault_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("src.settings.os.fsencode", lambda text: text.encode("ascii", "surrogateescape"))
+    with pytest.raises(SettingsError, match=r"dataset_path = '/Zoë' has letters .* set PYTHONUTF8=1"):
+        read_settings({**CONFIG, "dataset_path": "/Zoë"}, root=ROOT)
+    assert read_settings({**CONFIG, "dataset_path": "/Zo\udcc3\udcab"}, root=ROOT)

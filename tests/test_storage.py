@@ -142,6 +142,7 @@ def test_a_value_that_contains_itself_is_refused(path: Path) -> None:
         write_plain(path, config)
 
 
+@pytest.mark.fault("B1", "B14")
 @pytest.mark.parametrize(
     ("module", "name", "error"),
     [
@@ -163,6 +164,7 @@ def test_a_failed_write_changes_nothing(
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.fault("B1")
 @posix
 @pytest.mark.parametrize("what", ["tensors", "text"])
 def test_a_full_disk_leaves_the_old_file(path: Path, what: str) -> None:
@@ -181,6 +183,7 @@ def test_a_full_disk_leaves_the_old_file(path: Path, what: str) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.fault("B1")
 def test_a_write_that_the_disk_garbled_does_not_replace_the_old_file(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +208,7 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path: Path) -> Non
         write_plain(tmp_path / "absent" / "some.pt", make_value())
 
 
+@pytest.mark.fault("B17")
 @posix
 def test_the_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(
     path: Path, monkeypatch: pytest.MonkeyPatch
@@ -226,6 +230,7 @@ def test_the_file_reaches_the_disk_before_its_name_and_the_name_before_the_end(
     assert acts == ["fsync file", "complete", "replace some.pt", "fsync folder"]
 
 
+@pytest.mark.fault("B14")
 @posix
 def test_a_folder_that_cannot_be_synced_is_no_reason_to_stop(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "open", fail(OSError(errno.EPERM, "not on this file system")))
@@ -233,6 +238,7 @@ def test_a_folder_that_cannot_be_synced_is_no_reason_to_stop(path: Path, monkeyp
     assert equal(read_plain(path), make_value())
 
 
+@pytest.mark.fault("K8")
 @posix
 def test_the_file_has_the_rights_of_any_other_new_file(path: Path) -> None:
     before = os.umask(0o027)
@@ -243,6 +249,7 @@ def test_the_file_has_the_rights_of_any_other_new_file(path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+@pytest.mark.fault("K8")
 @posix
 def test_a_link_laid_in_the_way_is_not_followed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage.secrets, "token_hex", lambda num_bytes: "guessed")
@@ -263,15 +270,41 @@ def test_remains_of_interrupted_writes_are_removed_and_nothing_else(path: Path) 
     assert set(path.parent.iterdir()) == set(others)
 
 
+@pytest.mark.fault("B14")
+def test_a_slow_disk_is_written_to_and_waited_for_few_times(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 tensors of 1.8 MB: a network disk may take a second for each write."""
+    acts = []
+    real_fsync = os.fsync
+
+    class SlowFile(io.FileIO):
+        def write(self, content: bytes) -> int:
+            acts.append("write")
+            return super().write(content)
+
+    def slow_open(name: Path, mode: str, buffering: int = io.DEFAULT_BUFFER_SIZE) -> Any:
+        return io.BufferedWriter(SlowFile(name, "x"), buffering) if mode == "xb" else open(name, mode)
+
+    monkeypatch.setattr(storage, "open", slow_open, raising=False)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (acts.append("fsync"), real_fsync(descriptor)))
+    draw = torch.Generator().manual_seed(0)
+    sizes = [4096] * 100 + [64] * 200
+    write_plain(path, {f"w{n}": torch.randn(size, generator=draw) for n, size in enumerate(sizes)})
+    assert 1_700_000 < path.stat().st_size < 1_900_000
+    assert 1 <= acts.count("write") <= 4
+    assert acts.count("fsync") == (2 if os.name == "posix" else 1)
+
+
 # Damage
 
 
+@pytest.mark.fault("B3")
 @pytest.mark.parametrize("part", range(30))
 def test_truncation_is_detected_at_every_length(path: Path, content: bytes, part: int) -> None:
     with pytest.raises(StorageError, match=r"some\.pt"):
         read_bytes(path, content[: len(content) * part // 30])
 
 
+@pytest.mark.fault("B4")
 def test_no_flipped_bit_changes_what_is_loaded(path: Path, content: bytes) -> None:
     good = read_bytes(path, content)
     chance = random.Random(0)
@@ -286,6 +319,7 @@ def test_no_flipped_bit_changes_what_is_loaded(path: Path, content: bytes) -> No
     assert detected > 100
 
 
+@pytest.mark.fault("B4")
 def test_every_flipped_bit_in_the_tensors_is_detected(path: Path, content: bytes) -> None:
     weights = make_value()["weights"]["w"].numpy().tobytes()
     start = content.index(weights)
@@ -296,6 +330,7 @@ def test_every_flipped_bit_in_the_tensors_is_detected(path: Path, content: bytes
             read_bytes(path, damaged)
 
 
+@pytest.mark.fault("B4")
 def test_a_zeroed_block_is_detected(path: Path, content: bytes) -> None:
     for start in range(0, len(content) - 512, 512):
         with pytest.raises(StorageError):
@@ -319,6 +354,7 @@ class Bomb:
         return os.system, (self.command,)
 
 
+@pytest.mark.fault("K1", "F7")
 @pytest.mark.parametrize("depth", [0, 3])
 def test_code_is_named_and_never_run(path: Path, depth: int) -> None:
     value: object = Bomb(path.parent)
@@ -329,6 +365,7 @@ def test_code_is_named_and_never_run(path: Path, depth: int) -> None:
     assert os.listdir(path.parent) == [path.name]
 
 
+@pytest.mark.fault("K2")
 @pytest.mark.parametrize("legacy", [b"", b"hello", b"\x80\x02cposix\nsystem\nX\x01\x00\x00\x00aRq."])
 def test_other_kinds_of_files_are_named_as_such(path: Path, legacy: bytes) -> None:
     with pytest.raises(StorageError, match="not a file of this program"):
@@ -342,6 +379,7 @@ def rewrite(path: Path, content: bytes, *, compression: int = zipfile.ZIP_STORED
             new.writestr(name, old.read(name))
 
 
+@pytest.mark.fault("K3")
 def test_compressed_entries_are_refused_before_they_are_expanded(
     path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -353,6 +391,7 @@ def test_compressed_entries_are_refused_before_they_are_expanded(
         read_plain(path)
 
 
+@pytest.mark.fault("K3")
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_repeated_entries_are_refused(path: Path, content: bytes) -> None:
     names = zipfile.ZipFile(io.BytesIO(content)).namelist()
@@ -361,6 +400,7 @@ def test_repeated_entries_are_refused(path: Path, content: bytes) -> None:
         read_plain(path)
 
 
+@pytest.mark.fault("K3")
 def test_entries_that_share_bytes_are_refused(path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a", bytes(10_000))
@@ -371,12 +411,14 @@ def test_entries_that_share_bytes_are_refused(path: Path) -> None:
         read_plain(path)
 
 
+@pytest.mark.fault("K3")
 def test_too_many_entries_are_refused(path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storage, "MAX_ENTRIES", 3)
     with pytest.raises(StorageError, match="too many"):
         read_bytes(path, content)
 
 
+@pytest.mark.fault("K4")
 def test_a_tensor_without_its_data_is_refused(path: Path) -> None:
     giant = torch.zeros(1).expand(10**6, 10**6)
     with pytest.raises(StorageError, match=r"claims the shape \(1000000, 1000000\)"):
@@ -384,6 +426,7 @@ def test_a_tensor_without_its_data_is_refused(path: Path) -> None:
     assert path.stat().st_size < 50_000
 
 
+@pytest.mark.fault("K3")
 def test_lists_that_unfold_without_end_are_refused(path: Path) -> None:
     bomb: list = []
     for _ in range(60):
@@ -413,6 +456,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         write_text(tmp_path / "file" / "folder" / "a.txt", "x")
 
 
+@pytest.mark.fault("I14")
 @pytest.mark.parametrize("text", ["=cmd|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1"])
 def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
     write_csv(tmp_path / "t.csv", ["a"], [[text]])
@@ -426,6 +470,15 @@ def test_json_holds_no_nan(tmp_path: Path) -> None:
     assert not (tmp_path / "a.json").exists()
 
 
+@pytest.mark.fault("B2", "F8")
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOSPC])
+def test_a_folder_that_takes_no_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(Path, "touch", fail(OSError(number, os.strerror(number))))
+    with pytest.raises(StorageError, match=rf"cannot be used as a folder to write to: .*{os.strerror(number)}"):
+        prepare_folder(tmp_path)
+
+
+@pytest.mark.fault("B2", "F8")
 def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
     prepare_folder(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
@@ -434,11 +487,13 @@ def test_a_folder_that_cannot_be_written_to_is_named(tmp_path: Path) -> None:
         prepare_folder(tmp_path / "file")
 
 
+@pytest.mark.fault("I14")
 def test_a_carriage_return_cannot_start_a_row(tmp_path: Path) -> None:
     write_csv(tmp_path / "t.csv", ["a"], [["x\r=1"]])
     assert (tmp_path / "t.csv").read_bytes() == b"a\nx =1\n"
 
 
+@pytest.mark.fault("I14")
 def test_cells_come_back_as_they_were(tmp_path: Path) -> None:
     rows = [["a,b", 'say "x"', "two\nlines", "µ", -1.5, None]]
     write_csv(tmp_path / "t.csv", list("abcdef"), rows)

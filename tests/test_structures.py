@@ -83,6 +83,7 @@ def test_alanine_counted_by_hand(read):
     assert bonds == {(0, 1): single, (0, 4): double, (1, 2): single, (1, 3): single}
 
 
+@pytest.mark.fault("H1")
 @pytest.mark.parametrize(
     ("a", "b", "kept"),
     [
@@ -104,10 +105,12 @@ def test_altloc_with_the_highest_occupancy(read, a, b, kept, order):
     assert protein.notes == ("1 residues with alternative locations, one conformer of each used",)
 
 
+@pytest.mark.fault("H1")
 def test_altloc_b_alone_is_kept(read):
     assert len(read(line("CA") + line("CB", altloc="B", occupancy="  0.30")).atoms) == 2
 
 
+@pytest.mark.fault("H13")
 def test_two_residues_at_one_number(read):
     serine = [
         line("CA", "SER", altloc="A", occupancy="  0.40"),
@@ -130,11 +133,13 @@ def test_two_residues_at_one_number(read):
     assert ion.atoms.residue_labels == ("A:ALA1", "A:HOH7", "A:ZN7")
 
 
+@pytest.mark.fault("H2")
 def test_insertion_codes_are_residues(read):
     text = alanine(52, 0.0, icode="B") + alanine(52, 9.0, icode="A") + alanine(52, 20.0)
     assert read(text).atoms.residue_labels == ("A:ALA52", "A:ALA52A", "A:ALA52B")
 
 
+@pytest.mark.fault("H13")
 def test_duplicates_count_once_but_copies_stay(read):
     protein = read(line("CA") + line("CA", xyz=(9, 0, 0)) + line("CB"))
     assert protein.atoms.pos[:, 0].tolist() == [0.0, 0.0]
@@ -148,6 +153,7 @@ def test_duplicates_count_once_but_copies_stay(read):
     assert dimer.notes == ()
 
 
+@pytest.mark.fault("H3")
 @pytest.mark.parametrize(
     "text",
     [
@@ -162,11 +168,13 @@ def test_first_model(read, text):
     assert protein.notes == ("2 models, first used",)
 
 
+@pytest.mark.fault("H11")
 @pytest.mark.parametrize("end", ["END\n", "END   \n", "TER\n", "CONECT    1    2\n", "MASTER\n"])
 def test_atoms_after_the_end_are_read(read, end):
     assert len(read(alanine(1) + end + alanine(2, 5.5)).atoms) == 10
 
 
+@pytest.mark.fault("J5")
 def test_order_of_the_file_does_not_matter(read):
     text = alanine(2, 5.5) + alanine(1) + alanine(1, 30.0, chain="B")
     lines = text.splitlines(keepends=True)
@@ -174,6 +182,7 @@ def test_order_of_the_file_does_not_matter(read):
     assert_same_atoms(read(text).atoms, read("".join(mixed)).atoms)
 
 
+@pytest.mark.fault("H10")
 def test_every_side_is_typed(read):
     hetero = {"record": "HETATM"}
     backbone = "".join(line(n, "XYZ", 5, (9, i, 0), **hetero) for i, n in enumerate(("N", "CA", "C", "O", "C9")))
@@ -213,11 +222,13 @@ def test_every_side_is_typed(read):
     assert column(protein, "charge")[zinc] == MAX_CHARGE + 2
 
 
+@pytest.mark.fault("H10")
 def test_hydrogens_and_deuterium_are_dropped(read):
     text = alanine() + line("H") + line("HA", element="D") + line("1HB ", element="") + line("HB2", element="")
     assert_same_atoms(read(text).atoms, read(alanine()).atoms)
 
 
+@pytest.mark.fault("H10")
 def test_unknown_element_is_0_with_a_note(read):
     protein = read(line("CA") + line("X1", "LIG", 2, record="HETATM"))
     assert column(protein, "element") == [6, 0]
@@ -286,6 +297,7 @@ def test_crop_before_parsing_changes_nothing(read, monkeypatch):
         assert len(atoms) > 0
 
 
+@pytest.mark.fault("H14")
 def test_large_assembly_near_a_ligand_is_fast(read):
     text = "".join(alanine(n % 9999 + 1, 5.5 * n % 9000.0, chain="ABCD"[n // 9999]) for n in range(20_000))
     begun = time.process_time()
@@ -294,6 +306,7 @@ def test_large_assembly_near_a_ligand_is_fast(read):
     assert time.process_time() - begun < 5.0
 
 
+@pytest.mark.fault("H6", "H7", "H16")
 def test_line_forms(read):
     text = alanine(1) + alanine(2, 5.5)
     expected = read(text).atoms
@@ -311,6 +324,7 @@ def test_line_forms(read):
     assert_same_atoms(expected, read("".join(row[:6] + "A0000" + row[11:] + "\n" for row in text.splitlines())).atoms)
 
 
+@pytest.mark.fault("H6", "H7")
 @pytest.mark.parametrize("chain", [" ", "a", "1"])
 @pytest.mark.parametrize("number", [-5, 0, 9999])
 def test_chains_and_numbers(read, chain, number):
@@ -321,10 +335,54 @@ def test_positions_are_exact(read):
     assert read(line("CA", xyz=(9999.123, -999.456, 0.001))).atoms.pos.tolist() == [[9999.123, -999.456, 0.001]]
 
 
+@pytest.mark.fault("H6")
+def test_residue_numbers_beyond_their_four_columns_stay_apart(read):
+    """Number 10000 and higher in a program that lets them run into the column of the insertion code."""
+    rows = [row[:22] + f"{number}" + row[27:] for number in (10_000, 10_001) for row in alanine().splitlines()]
+    rows = [row[:30] + f"{9.0 * (n // 5) + float(row[30:38]):8.3f}" + row[38:] for n, row in enumerate(rows)]
+    assert read("\n".join(rows)).atoms.residue_labels == ("A:ALA10000", "A:ALA10001")
+
+
+@pytest.mark.fault("H7")
+def test_chains_of_two_letters_that_end_alike_are_both_kept(read):
+    first, second = (
+        "".join(row[:20] + letters + row[22:] for row in alanine(x=x).splitlines(keepends=True))
+        for letters, x in (("AA", 0.0), ("BA", 30.0))
+    )
+    assert len(read(first + second).atoms) == 10
+
+
+@pytest.mark.fault("H7")
+@pytest.mark.parametrize(("record", "cause"), [("ATOM", "no ATOM or HETATM"), ("ATOM  ", "line 1, columns 31-38")])
+def test_tabs_instead_of_columns_are_refused(read, record, cause):
+    rows = [record + "\t".join(["", *row.split()[1:], 40 * " "]) for row in alanine().splitlines()]
+    with pytest.raises(StructureError, match=cause):
+        read("\n".join(rows))
+
+
+@pytest.mark.fault("H12")
+def test_residues_without_their_side_chains_are_read(read):
+    rows = [row for number in range(3) for row in alanine(number, 5.5 * number).splitlines(keepends=True)]
+    atoms = read("".join(row.replace("ALA", "TRP") for row in rows if " CB " not in row)).atoms
+    assert len(atoms) == 12
+    assert atoms.bonds.shape[1] == 3 * 3 + 2  # N-CA, CA-C, C=O, and the peptide bonds
+
+
+def test_full_memory_is_not_blamed_on_the_file(read, monkeypatch):
+    def fill(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("src.structures.pdb_records", fill)
+    with pytest.raises(MemoryError):
+        read(alanine())
+
+
+@pytest.mark.fault("H12")
 def test_ca_only_model(read):
     assert len(read("".join(line("CA", number=n, xyz=(3.8 * n, 0, 0)) for n in range(5))).atoms) == 5
 
 
+@pytest.mark.fault("H6", "H9")
 @pytest.mark.parametrize(
     "columns",
     [
@@ -347,6 +405,7 @@ def test_bad_numbers_name_the_line(read, columns):
         read("REMARK\n" + "\n".join(rows))
 
 
+@pytest.mark.fault("H4", "H5")
 @pytest.mark.parametrize(
     ("text", "cause"),
     [
@@ -365,6 +424,7 @@ def test_bad_numbers_name_the_line(read, columns):
         (alanine()[:40], "line 1 ends before"),
         ("data_x\nloop_\n_atom_site.id\n_atom_site.type_symbol\n1 C\n", "no column"),
         ("data_x\nloop_\n_atom_site.id\n'1 C\n", "quote"),
+        ("loop_\n1 2 3\n_atom_site.id\n", "no column names"),
     ],
 )
 def test_what_is_no_protein_says_why(read, text, cause):
@@ -372,10 +432,12 @@ def test_what_is_no_protein_says_why(read, text, cause):
         read(text)
 
 
+@pytest.mark.fault("H5")
 def test_nucleic_acid_alone_is_read(read):
     assert column(read(line("P", " DA")), "side") == [Side.PROTEIN]
 
 
+@pytest.mark.fault("H17")
 def test_truncation_never_crashes(read):
     text = alanine(1) + alanine(2, 5.5) + line("O", "HOH", 3, (3, 3, 3))
     for form in (text, mmcif(text)):
@@ -429,6 +491,7 @@ RICH = (
 )
 
 
+@pytest.mark.fault("H8")
 @pytest.mark.parametrize("name", ["x.pdb", "x.ent", "x.cif", "x.mmcif", "x.cif.gz", "x.txt"])
 def test_pdb_and_mmcif_give_the_same_atoms_under_any_name(read, name):
     expected = read(RICH)
@@ -441,6 +504,7 @@ def test_pdb_and_mmcif_give_the_same_atoms_under_any_name(read, name):
     assert_same_atoms(read(RICH, near=near, radius=4.0).atoms, read(mmcif(RICH), near=near, radius=4.0).atoms)
 
 
+@pytest.mark.fault("H3")
 def test_mmcif_models_labels_and_deviations(read):
     two = mmcif(RICH).replace(
         "\n#\nloop_\n_x.y",
@@ -454,10 +518,19 @@ def test_mmcif_models_labels_and_deviations(read):
     assert read(mmcif(alanine()).replace("1.400", "1.400(3)")).atoms.pos[1].tolist() == [1.4, 0.0, 0.0]
 
 
+@pytest.mark.fault("H9")
 @pytest.mark.parametrize(("old", "new"), [("1.400", "nan"), ("1.400", "1e9"), ("1.400", "x"), (" 7 ", " seven ")])
 def test_bad_mmcif_numbers_name_the_row(read, old, new):
     with pytest.raises(StructureError, match="row "):
         read(mmcif(alanine(7)).replace(old, new, 1))
+
+
+@pytest.mark.parametrize("form", [str, mmcif])
+def test_whether_the_file_goes_on_behind_the_radius_is_known(read, form):
+    text, near = form(alanine(1) + line("HA", xyz=(50, 0, 0)) + alanine(2, 5.5)), np.zeros((1, 3))
+    assert [read(text, near=near, radius=radius).is_whole for radius in (4.0, 6.0)] == [False, True]
+    assert read(text).is_whole
+    assert not read(text, near=near + 90, radius=4.0).is_whole
 
 
 def test_pdb_lines_with_control_characters(read):
@@ -477,6 +550,7 @@ def hetero(shift=0.0, names=LIGAND, residue="LIG"):
     return "".join(line(name, residue, 77, (x + shift, y, z), record="HETATM") for (name, (x, y, z)) in names.items())
 
 
+@pytest.mark.fault("H15")
 @pytest.mark.parametrize(
     ("residue", "dropped"),
     [

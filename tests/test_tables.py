@@ -17,6 +17,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
+@pytest.mark.fault("G9")
 def test_table(tmp_path):
     root = tmp_path / "data"
     for path in ("t/p.pdb", "t/a.sdf", "data/b.sdf"):
@@ -48,6 +49,7 @@ def test_table(tmp_path):
     assert "lig-21" not in files
 
 
+@pytest.mark.fault("G8", "G9", "G10")
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -67,6 +69,15 @@ def test_bad_row_is_named_and_the_rest_goes_on(tmp_path, row, reason):
     assert reason in bad.reason
 
 
+@pytest.mark.fault("G9")
+@pytest.mark.parametrize("content", ["code,pK\n", "code,pK\n1abc,\n", "code,pK,affinity_text\n1abc,,\n"])
+def test_a_table_without_labels_is_told_about_its_own_columns(tmp_path, content):
+    with pytest.raises(PDBbindError, match=r"no usable line.*(affinity_text)") as caught:
+        read_table(write(tmp_path / "t.csv", content))
+    assert "logKd" not in str(caught.value)
+
+
+@pytest.mark.fault("G9")
 @pytest.mark.parametrize(
     ("header", "kind"),
     [
@@ -84,6 +95,7 @@ def test_other_column_names(tmp_path, header, kind):
     assert (entry.code, entry.kind, round(entry.pk, 9)) == ("1abc", kind, 7.5)
 
 
+@pytest.mark.fault("G9")
 @pytest.mark.parametrize(
     ("header", "message"),
     [

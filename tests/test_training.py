@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import signal
@@ -13,10 +14,13 @@ import torch
 from torch import nn
 
 from config import CONFIG
-from src.checkpoint import CheckpointError, newest_checkpoint, save_checkpoint
+from src import training
+from src.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.optimization import FINAL_LEARNING_RATE
+from src.progress import write_history
 from src.settings import read_settings
+from src.storage import StorageError
 from src.training import Trainer, TrainingError
 from tests.synthetic import random_batch
 
@@ -120,6 +124,7 @@ def signal_once(is_due: Callable[[], bool]) -> Callable[[Batch, torch.Tensor], t
     return forward
 
 
+@pytest.mark.fault("C1", "C2", "C4", "C6", "C8")
 @pytest.mark.parametrize("scheduler", ["cosine", "plateau"])
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_a_run_stopped_after_any_batch_ends_with_the_same_bits(
@@ -142,6 +147,7 @@ def test_a_run_stopped_after_any_batch_ends_with_the_same_bits(
         assert_same(fingerprint(resumed), fingerprint(whole))
 
 
+@pytest.mark.fault("D1", "D2", "D3", "D5")
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), float("-inf")])
 @pytest.mark.parametrize("position", range(4))
 @pytest.mark.parametrize("where", ["loss", "gradient"])
@@ -171,9 +177,10 @@ def test_a_poisoned_batch_is_left_out_of_its_window(
         torch.testing.assert_close(one, other)
     assert poisoned.progress.skipped_codes == dict.fromkeys(bad, 1)
     assert all(code in caplog.text for code in bad)
-    assert poisoned.progress.num_used == clean.progress.num_used
+    assert poisoned.progress.num_judged == clean.progress.num_judged
 
 
+@pytest.mark.fault("D6")
 def test_a_window_without_a_good_batch_moves_nothing(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
@@ -186,6 +193,7 @@ def test_a_window_without_a_good_batch_moves_nothing(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
+@pytest.mark.fault("D7")
 def test_a_run_of_nothing_but_nan_stops_and_says_why(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     trainer.model.spoil = lambda batch, predicted: predicted * math.nan
@@ -201,6 +209,7 @@ def test_skips_in_a_row_stop_the_run(tmp_path: Path) -> None:
         trainer.fit(train_batches, VALIDATION)
 
 
+@pytest.mark.fault("D4", "D8")
 def test_a_gradient_scale_that_only_falls_stops_the_run(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, precision="fp16", max_skipped_in_a_row=100, max_skipped_fraction=1.0, epochs=20)
     scale = trainer.scaler.get_scale()
@@ -220,6 +229,7 @@ def _endless_overflow(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
     return predicted * 1.0
 
 
+@pytest.mark.fault("D3")
 def test_one_poisoned_complex_neither_lowers_the_fp16_scale_nor_stops_the_others(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, precision="fp16")
     trainer.scaler = torch.amp.GradScaler("cpu", init_scale=1.0)
@@ -238,12 +248,15 @@ def test_one_poisoned_complex_neither_lowers_the_fp16_scale_nor_stops_the_others
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
+@pytest.mark.fault("D10")
 def test_huge_gradients_are_clipped_and_not_skipped(tmp_path: Path) -> None:
-    trainer = make_trainer(tmp_path)
+    trainer = make_trainer(tmp_path, gradient_clip_norm=0.5)
     trainer.model.spoil = lambda batch, predicted: _times_gradient(predicted, 1e20)
     trainer._train_window(make_batches(0)[:1])
     assert trainer.progress.skipped_codes == {}
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
+    moments = [state["exp_avg"] for state in trainer.optimizer.state.values()]  # 0.1 times the gradient
+    assert torch.nn.utils.get_total_norm(moments).item() == pytest.approx(0.1 * 0.5, rel=1e-4)
 
 
 def _times_gradient(predicted: torch.Tensor, factor: float) -> torch.Tensor:
@@ -251,6 +264,7 @@ def _times_gradient(predicted: torch.Tensor, factor: float) -> torch.Tensor:
     return predicted * 1.0
 
 
+@pytest.mark.fault("B1")
 def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -270,17 +284,62 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
     assert newest_checkpoint(tmp_path / "checkpoints")[1]["progress"]["epoch"] == EPOCHS
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_the_best_model_is_written_when_the_disk_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """The first epoch is the best, and no later state may be on the disk without it."""
+    real, failures = save_checkpoint, []
+
+    def failing(path: Path, state: dict, **options: bool) -> None:
+        if path.name == "model_best.pth.tar" and len(failures) < times:
+            failures.append(path.name)
+            raise CheckpointError(f"{path}: not saved: No space left on device")
+        real(path, state, **options)
+        assert (path.parent / "model_best.pth.tar").exists()
+
+    scores = iter([0.5, 0.6, 0.7])
+    rest = {"mae": 0.0, "pearson": 0.0, "spearman": 0.0}
+    monkeypatch.setattr("src.training.save_checkpoint", failing)
+    monkeypatch.setattr("src.training.metrics", lambda predicted, measured: {"rmse": next(scores), **rest})
+    trainer = make_trainer(tmp_path)
+    assert trainer.fit(train_batches, VALIDATION) is None
+    progress = load_checkpoint(tmp_path / "checkpoints/model_best.pth.tar")["progress"]
+    assert (progress["epoch"], progress["best_rmse"]) == (1, 0.5)
+    assert newest_checkpoint(tmp_path / "checkpoints")[1]["progress"]["epoch"] == EPOCHS
+
+
+@pytest.mark.parametrize("call", [1, EPOCHS])
+def test_a_history_that_cannot_be_written_for_a_while_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: int
+) -> None:
+    real, calls = write_history, []
+
+    def failing(folder: Path, history: list[dict]) -> None:
+        calls.append(folder)
+        if len(calls) == call:
+            raise StorageError("history.csv: not saved: No space left on device")
+        real(folder, history)
+
+    monkeypatch.setattr("src.training.write_history", failing)
+    assert make_trainer(tmp_path).fit(train_batches, VALIDATION) is None
+    assert "No space left on device; training goes on" in caplog.text
+    assert len((tmp_path / "results/history.csv").read_text().splitlines()) == 1 + EPOCHS
+
+
+@pytest.mark.fault("B1")
 def test_a_disk_that_stays_full_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def failing(path: Path, *_: object, **__: object) -> None:
         raise CheckpointError("No space left on device")
 
     monkeypatch.setattr("src.training.save_checkpoint", failing)
-    trainer = make_trainer(tmp_path)
+    trainer = make_trainer(tmp_path, epochs=20)
     with pytest.raises(CheckpointError):
         trainer.fit(train_batches, VALIDATION)
     assert trainer.progress.epoch <= 3
 
 
+@pytest.mark.fault("D11")
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
     trainer = make_trainer(tmp_path, precision=precision, epochs=6)
@@ -292,6 +351,7 @@ def test_every_precision_trains(tmp_path: Path, precision: str) -> None:
     assert all(torch.isfinite(parameter).all() for parameter in trainer.model.parameters())
 
 
+@pytest.mark.fault("D13")
 def test_early_stopping_and_best_model(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, epochs=50, early_stopping_patience=2)
     scores = iter([1.0, 0.5, math.nan, 0.7])
@@ -327,18 +387,70 @@ def test_the_flag_file_saves_and_goes(tmp_path: Path) -> None:
     assert not (tmp_path / "SAVE_NOW.flag").exists()
 
 
-def test_checkpoints_come_every_so_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.fault("A5")
+def test_sigusr1_saves_after_the_step_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     positions = []
     monkeypatch.setattr(
         "src.training.save_checkpoint",
         lambda path, state, keep_previous: positions.append((path.name, state["progress"]["next_batch"])),
     )
+    trainer = make_trainer(tmp_path, epochs=1, checkpoint_every_batches=0)
+
+    def ask(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
+        if batch.codes[0].startswith("e0b2"):
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return predicted
+
+    trainer.model.spoil = ask
+    assert trainer.fit(train_batches, VALIDATION) is None
+    assert positions == [("checkpoint.pth.tar", 3), ("model_best.pth.tar", 0), ("checkpoint.pth.tar", 0)]
+
+
+def test_a_save_that_was_asked_for_and_failed_is_not_called_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail_once(monkeypatch, training, "save_checkpoint", error=CheckpointError("No space left on device"))
+    (tmp_path / "SAVE_NOW.flag").touch()
+    with caplog.at_level(logging.INFO):
+        make_trainer(tmp_path).fit(train_batches, VALIDATION)
+    assert "SAVE_NOW.flag: not saved to" in caplog.text
+    assert "SAVE_NOW.flag: saved to" not in caplog.text
+
+
+@pytest.mark.fault("A11", "C10")
+def test_a_bug_in_validation_leaves_the_random_numbers_of_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = make_trainer(tmp_path / "whole")
+    whole.fit(train_batches, VALIDATION)
+    real = training.predict_batches
+    crashed = make_trainer(tmp_path / "crashed")
+    monkeypatch.setattr("src.training.predict_batches", lambda *_, **__: torch.rand(3) / (1 // 0))
+    with pytest.raises(ZeroDivisionError):
+        crashed.fit(train_batches, VALIDATION)
+    monkeypatch.setattr("src.training.predict_batches", real)
+    resumed = make_trainer(tmp_path / "crashed")
+    path, state = newest_checkpoint(tmp_path / "crashed/checkpoints")
+    assert path.name == "CRASHED.pth.tar"
+    resumed.load_state_dict(state)
+    resumed.fit(train_batches, VALIDATION)
+    assert_same(fingerprint(resumed), fingerprint(whole))
+
+
+def test_checkpoints_come_every_so_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    positions = []
+    monkeypatch.setattr(
+        "src.training.save_checkpoint",
+        lambda path, state, keep_previous: positions.append(
+            (path.name, state["progress"]["next_batch"], keep_previous)
+        ),
+    )
     make_trainer(tmp_path, epochs=1, checkpoint_every_batches=2).fit(train_batches, VALIDATION)
     assert positions == [
-        ("checkpoint.pth.tar", 2),
-        ("checkpoint.pth.tar", 4),
-        ("model_best.pth.tar", 0),
-        ("checkpoint.pth.tar", 0),
+        ("checkpoint.pth.tar", 2, True),
+        ("checkpoint.pth.tar", 4, True),
+        ("model_best.pth.tar", 0, False),
+        ("checkpoint.pth.tar", 0, True),
     ]
 
 
@@ -369,6 +481,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.mark.fault("E2")
 def test_memory_that_runs_out_while_the_optimizer_allocates_its_state(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +496,7 @@ def test_memory_that_runs_out_while_the_optimizer_allocates_its_state(
     assert trainer.progress.step == 1
 
 
+@pytest.mark.fault("E2")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("earlier_steps", [0, 1])
 def test_a_step_that_moved_nothing_is_tried_again(
@@ -402,6 +516,7 @@ def test_a_step_that_moved_nothing_is_tried_again(
     assert_same(fingerprint(steps(fails=True)), fingerprint(steps(fails=False)))
 
 
+@pytest.mark.fault("E2")
 def test_a_step_that_was_cut_off_is_not_made_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path)
     trainer.fit(lambda epoch, first_batch: make_batches(0), VALIDATION)
@@ -416,6 +531,7 @@ def test_a_step_that_was_cut_off_is_not_made_twice(tmp_path: Path, monkeypatch: 
     assert counts == {EPOCHS * NUM_BATCHES, EPOCHS * NUM_BATCHES + 1}  # it was cut off half way, and left
 
 
+@pytest.mark.fault("E2")
 def test_a_step_for_which_there_is_never_memory_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer(tmp_path)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
@@ -426,14 +542,22 @@ def test_a_step_for_which_there_is_never_memory_ends_the_run(tmp_path: Path, mon
         assert torch.equal(one, other)
 
 
-def fail_once(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, *, call: int = 1, times: int = 1) -> None:
+def fail_once(
+    monkeypatch: pytest.MonkeyPatch,
+    owner: object,
+    name: str,
+    *,
+    call: int = 1,
+    times: int = 1,
+    error: Exception | None = None,
+) -> None:
     """Let memory run out in this call of a function, and in the calls after it as often as is said."""
     real, calls = getattr(owner, name), []
 
     def failing(*arguments: object, **options: object) -> object:
         calls.append(name)
         if call <= len(calls) < call + times:
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
+            raise error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.")
         return real(*arguments, **options)
 
     monkeypatch.setattr(owner, name, failing)
@@ -450,3 +574,20 @@ def test_epochs_may_have_different_numbers_of_batches(tmp_path: Path, monkeypatc
     trainer.fit(lambda epoch, first: make_batches(epoch)[first : counts[epoch]], VALIDATION)
     assert trainer.optimizer.param_groups[0]["lr"] == pytest.approx(FINAL_LEARNING_RATE * made.settings.learning_rate)
     assert [position for position in saved if position[1]] == [(0, 3), (2, 3)]  # 3 is the last batch of the second
+
+
+def test_the_best_model_carries_the_errors_of_its_own_validation(tmp_path: Path) -> None:
+    """And a run that goes on has those of the epoch before, until its next one ends."""
+    trainer = make_trainer(tmp_path)
+    trainer.fit(train_batches, VALIDATION)
+    best = load_checkpoint(tmp_path / "checkpoints" / "model_best.pth.tar")
+    calibration = best["calibration"]
+    assert calibration["codes"] == list(VALIDATION[0].codes)
+    rmse = best["progress"]["history"][-1]["validation_rmse"]
+    assert calibration["errors"].square().mean().sqrt().item() == pytest.approx(rmse, rel=1e-5)
+    latest = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pth.tar")
+    again = make_trainer(tmp_path / "again")
+    again.load_state_dict(latest)
+    assert_same(again.state_dict()["calibration"], latest["calibration"])
+    again.load_state_dict({name: part for name, part in latest.items() if name != "calibration"})
+    assert again.calibration is None  # a checkpoint of an earlier version

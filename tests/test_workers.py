@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -99,6 +100,7 @@ def test_messages_larger_than_a_pipe():
     assert collect([3_000_000, 1, 5_000_000], large)[2] == bytes(5_000_000)
 
 
+@pytest.mark.fault("F5", "E4")
 @posix
 @pytest.mark.parametrize(
     ("fault", "reason", "limits"),
@@ -121,6 +123,7 @@ def test_a_fault_costs_its_own_task_only(fault, reason, limits):
     assert len(set(processes[1:])) == 1  # ... and only then
 
 
+@pytest.mark.fault("F5")
 @posix
 def test_all_tasks_fatal():
     outcomes = collect(["segfault"] * 4)
@@ -145,6 +148,7 @@ def test_in_this_process_exceptions_propagate():
         collect(["bug"], num_workers=0)
 
 
+@pytest.mark.fault("F5")
 def test_workers_that_cannot_start_raise_instead_of_being_replaced_for_ever():
     with pytest.raises(WorkerStartError, match=r"^3 workers in a row .* code 7"):
         collect(["a", "b"], DiesOnArrival())
@@ -234,6 +238,7 @@ def parent(tmp_path):
         process.communicate()
 
 
+@pytest.mark.fault("F1")
 @posix
 @pytest.mark.parametrize("next_task", ["b", "hang"])
 def test_no_orphans_when_the_parent_is_killed(parent, next_task):
@@ -269,3 +274,19 @@ def ends_within(process_id, seconds):
     while is_running(process_id) and time.monotonic() < limit:
         time.sleep(0.05)
     return not is_running(process_id)
+
+
+def test_of_any_number_of_tasks_only_a_few_are_taken_ahead():
+    """A stream that never ends is worked on as its results are asked for."""
+    taken = []
+
+    def stream():
+        for number in itertools.count():
+            taken.append(number)
+            yield number
+
+    results = run_supervised(functools.partial(add, constant=1), stream(), num_workers=2, timeout_s=20, memory_gb=None)
+    found = dict(itertools.islice(results, 20))
+    results.close()
+    assert found == {index: index + 1 for index in found}
+    assert len(taken) <= len(found) + 2 * 2

@@ -1,0 +1,59 @@
+"""Findings of a made-up evaluation, for the tests of what is written from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from src.findings import Findings, Judged, Run, Split, find
+
+SMILES = ("CCO", "c1ccccc1O", "CC(=O)Nc1ccc(O)cc1", "not a molecule", "")
+
+
+@dataclass(frozen=True)
+class Leak:
+    label: str
+    count: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Skip:
+    code: str
+    stage: str
+    reason: str
+
+
+def judged(count: int = 40, *, codes: Sequence[str] | None = None, **changes: Any) -> Judged:
+    rng = np.random.default_rng(0)
+    measured = rng.normal(6, 2, count)
+    columns = {
+        "codes": tuple(codes or (f"1a{number:02}" for number in range(count))),
+        "measured": measured,
+        "predicted": measured + rng.normal(0, 1, count),
+        "heavy_atoms": rng.integers(8, 50, count),
+        "kinds": tuple(rng.choice(["Kd", "Ki"], count)),
+        "smiles": tuple(SMILES[number % len(SMILES)] for number in range(count)),
+    }
+    return Judged(**{**columns, **changes})
+
+
+def history(epochs: int = 3) -> list[dict[str, float]]:
+    columns = ("train_rmse", "validation_rmse", "validation_pearson", "validation_spearman")
+    return [{"epoch": epoch, **dict.fromkeys(columns, 1.0 / epoch)} for epoch in range(1, epochs + 1)]
+
+
+def findings(one: Judged | None = None, *, run: dict | None = None, **changes: Any) -> Findings:
+    one = judged() if one is None else one
+    facts = {"checkpoint": "model_best.pth.tar", "settings": {"epochs": 3}, "versions": {"torch": "2"}}
+    arguments = {
+        "part": "test",
+        "run": Run(**{**facts, "history": history(), **(run or {})}),
+        "split": Split("cluster", {"train": ["x"] * 9, "validation": ["y"], "test": list(one.codes)}),
+        "skipped": [Skip("9xyz", "ligand", "no atoms")],
+    }
+    baselines = {"predict the mean": np.full(len(one.codes), 6.0)}
+    return find(one, changes.pop("baselines", baselines), **{**arguments, **changes})
