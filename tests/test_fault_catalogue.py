@@ -77,6 +77,7 @@ def test_what_is_not_applicable_says_why_and_is_held_by_nothing(marked: dict[str
 
 def test_markers_of_modules_functions_and_cases_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)  # pytest adds the folder too; this takes it away again
+    monkeypatch.chdir(tmp_path)  # names of tests begin at the folder that both have in common
     (tmp_path / "test_sample_of_markers.py").write_text(SAMPLE)
     name = "test_sample_of_markers.py::test_"
     assert marked_rows(tmp_path) == {
