@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import binomtest
 
 from src.checkpoint import CheckpointError
 
 LEVEL = 0.9  # share of the measured values that lie in the interval
-Z_95 = 1.959964  # of the normal distribution
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,10 +87,9 @@ def ensemble_half_width(members: Sequence[Calibration | None]) -> float | None:
 def coverage(predicted: np.ndarray, measured: np.ndarray, half_width: float) -> Coverage:
     """The share of complexes whose measured value lies within half_width of the prediction."""
     inside = np.abs(np.asarray(predicted) - np.asarray(measured)) <= half_width
-    count, share = len(inside), float(inside.mean())
-    centre = (share + Z_95**2 / (2 * count)) / (1 + Z_95**2 / count)
-    width = Z_95 / (1 + Z_95**2 / count) * math.sqrt(share * (1 - share) / count + (Z_95 / (2 * count)) ** 2)
-    return Coverage(LEVEL, half_width, share, centre - width, centre + width, count)
+    test = binomtest(int(inside.sum()), len(inside))
+    interval = test.proportion_ci(0.95, method="wilson")
+    return Coverage(LEVEL, half_width, test.statistic, float(interval.low), float(interval.high), len(inside))
 
 
 def read_calibration(state: Mapping[str, Any]) -> Calibration | None:

@@ -21,6 +21,15 @@ from src.ligands import read_ligand
 from src.settings import GraphSettings, Settings, read_settings
 from src.structures import read_protein
 
+GRAPH_SETTINGS = GraphSettings(
+    pocket_radius=8.0,
+    interaction_cutoff=6.0,
+    near_cutoff=4.5,
+    max_neighbors=32,
+    keep_waters=False,
+    keep_ions=True,
+    keep_cofactors=True,
+)
 LIGAND = [("C", 0.0, 0.0, 0.0), ("C", 1.5, 0.0, 0.0), ("O", 2.1, 1.1, 0.0), ("N", 2.1, -1.2, 0.2)]
 LIGAND_BONDS = [(1, 2, 1), (2, 3, 2), (2, 4, 1)]
 

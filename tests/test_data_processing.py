@@ -19,17 +19,8 @@ from src.graph import FEATURE_COLUMN, BondType, ComplexGraph, Side
 from src.ligands import read_ligand
 from src.settings import GraphSettings
 from src.structures import read_protein
-from tests.complexes import ASP, LIGAND, RESIDUES, assert_same_graph, pdb_text, sdf_text
+from tests.complexes import ASP, GRAPH_SETTINGS, LIGAND, RESIDUES, assert_same_graph, pdb_text, sdf_text
 
-SETTINGS = GraphSettings(
-    pocket_radius=8.0,
-    interaction_cutoff=6.0,
-    near_cutoff=4.5,
-    max_neighbors=32,
-    keep_waters=False,
-    keep_ions=True,
-    keep_cofactors=True,
-)
 # sha256 of the tensors of the complex in tests/complexes.py, for each version that this file has seen. When the
 # test fails, the graphs have changed: give DATA_PROCESSING_VERSION a new value and put the new hash here.
 GOLDEN = {"1.0": "710c0a9a631bcb86e7b39645aff8354f23b9c24e67343b24e98b2e1e65c26d93"}
@@ -37,7 +28,7 @@ GOLDEN = {"1.0": "710c0a9a631bcb86e7b39645aff8354f23b9c24e67343b24e98b2e1e65c26d
 
 def build(
     tmp_path: Path,
-    settings: GraphSettings = SETTINGS,
+    settings: GraphSettings = GRAPH_SETTINGS,
     *,
     pdb: str | None = None,
     sdf: str | None = None,
@@ -86,7 +77,7 @@ def test_atoms_counted_by_hand(tmp_path: Path) -> None:
     [({"keep_waters": True}, 23), ({"keep_ions": False}, 21), ({"pocket_radius": 6.5}, 18)],
 )
 def test_settings_choose_the_nodes(tmp_path: Path, change: dict, atoms: int) -> None:
-    assert build(tmp_path, replace(SETTINGS, **change)).num_atoms == atoms
+    assert build(tmp_path, replace(GRAPH_SETTINGS, **change)).num_atoms == atoms
 
 
 def test_bonds_counted_by_hand(tmp_path: Path) -> None:
@@ -102,7 +93,7 @@ def test_fade_is_one_at_contact_and_falls_towards_the_rim(tmp_path: Path) -> Non
     fade = {name: graph.fade[row].item() for name, row in {"ligand": 0, "asp": 4, "gly": 17}.items()}
     # GLY is 7.0 Å away, half way from 6 to 8: half a cosine gives 0.5.
     assert fade == pytest.approx({"ligand": 1.0, "asp": 1.0, "gly": 0.5}, abs=1e-6)
-    rim = build(tmp_path, replace(SETTINGS, pocket_radius=7.001))
+    rim = build(tmp_path, replace(GRAPH_SETTINGS, pocket_radius=7.001))
     assert rim.fade[17].item() < 1e-5
 
 
@@ -131,7 +122,7 @@ def test_a_neighbour_limit_keeps_the_nearest() -> None:
 
 
 def test_contacts_have_no_neighbour_limit(tmp_path: Path) -> None:
-    few = build(tmp_path, replace(SETTINGS, max_neighbors=1))
+    few = build(tmp_path, replace(GRAPH_SETTINGS, max_neighbors=1))
     assert torch.equal(few.contacts, build(tmp_path).contacts)
     assert few.near_pairs.shape[1] < build(tmp_path).near_pairs.shape[1]
 
@@ -162,8 +153,8 @@ def test_an_atom_on_a_border_is_always_on_the_same_side(tmp_path: Path) -> None:
     shifts = [(0.0, 0.0, 0.0), (16.0, -32.0, 64.0)]
     for shift in shifts:
         files = {"pdb": pdb_text(shift=shift), "sdf": sdf_text(shift=shift)}
-        assert build(tmp_path, replace(SETTINGS, pocket_radius=7.0), **files).num_atoms == 4 + 8 + 5 + 1
-        contacts = build(tmp_path, replace(SETTINGS, interaction_cutoff=3.0), **files).contacts
+        assert build(tmp_path, replace(GRAPH_SETTINGS, pocket_radius=7.0), **files).num_atoms == 4 + 8 + 5 + 1
+        contacts = build(tmp_path, replace(GRAPH_SETTINGS, interaction_cutoff=3.0), **files).contacts
         assert contacts.T.tolist() == [[0, 10]]
 
 
@@ -183,16 +174,16 @@ def test_a_copy_of_the_ligand_in_the_protein_is_dropped_and_reported(tmp_path: P
     (tmp_path / "p.pdb").write_text(text)
     (tmp_path / "l.sdf").write_text(sdf_text())
     ligand = read_ligand([tmp_path / "l.sdf"])
-    graph, notes = build_graph("test", ligand, read_protein(tmp_path / "p.pdb"), SETTINGS)
+    graph, notes = build_graph("test", ligand, read_protein(tmp_path / "p.pdb"), GRAPH_SETTINGS)
     assert graph.num_atoms == 4 + 8
     assert any("ACM" in note for note in notes)
 
 
 def test_the_fingerprint_follows_version_and_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = graph_fingerprint(SETTINGS)
-    assert graph_fingerprint(replace(SETTINGS, near_cutoff=4.6)) != before
+    before = graph_fingerprint(GRAPH_SETTINGS)
+    assert graph_fingerprint(replace(GRAPH_SETTINGS, near_cutoff=4.6)) != before
     monkeypatch.setattr("src.data_processing.DATA_PROCESSING_VERSION", "other")
-    assert graph_fingerprint(SETTINGS) != before
+    assert graph_fingerprint(GRAPH_SETTINGS) != before
 
 
 @pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (3.0, -2.0, 1.0), (25.0, 0.0, 0.0), (300.0, 0.0, 0.0)])
@@ -202,11 +193,11 @@ def test_a_receptor_gives_the_graph_of_the_whole_protein(tmp_path: Path, shift: 
     (tmp_path / "p.pdb").write_text(pdb_text([*RESIDUES, copy]))
     (tmp_path / "l.sdf").write_text(sdf_text(shift=shift))
     protein, ligand = read_protein(tmp_path / "p.pdb"), read_ligand([tmp_path / "l.sdf"])
-    near = Receptor(protein).around(ligand.atoms.pos, SETTINGS.pocket_radius)
+    near = Receptor(protein).around(ligand.atoms.pos, GRAPH_SETTINGS.pocket_radius)
     assert len(near.atoms) < len(protein.atoms)
     assert not near.is_whole
-    graph, notes = build_graph("1abc", ligand, near, SETTINGS)
-    expected, expected_notes = build_graph("1abc", ligand, protein, SETTINGS)
+    graph, notes = build_graph("1abc", ligand, near, GRAPH_SETTINGS)
+    expected, expected_notes = build_graph("1abc", ligand, protein, GRAPH_SETTINGS)
     assert_same_graph(graph, expected)
     assert notes == expected_notes
 
@@ -214,7 +205,7 @@ def test_a_receptor_gives_the_graph_of_the_whole_protein(tmp_path: Path, shift: 
 def test_a_receptor_that_is_all_near_stays_whole(tmp_path: Path) -> None:
     (tmp_path / "p.pdb").write_text(pdb_text([ASP]))
     protein = read_protein(tmp_path / "p.pdb")
-    assert Receptor(protein).around(np.array([[0.0, 0.0, 0.0]]), SETTINGS.pocket_radius) is protein
+    assert Receptor(protein).around(np.array([[0.0, 0.0, 0.0]]), GRAPH_SETTINGS.pocket_radius) is protein
 
 
 def test_what_is_around_a_long_ligand_is_found_as_by_brute_force(tmp_path: Path) -> None:

@@ -27,23 +27,12 @@ from src.inference import predict_batches
 from src.ligands import Ligand, ligand_of, read_ligand
 from src.model import AffinityModel, build_model
 from src.poses import iter_poses
-from src.settings import GraphSettings
 from src.structures import Protein, read_protein
-from tests.complexes import LIGAND, RESIDUES, small_settings
+from tests.complexes import GRAPH_SETTINGS, LIGAND, RESIDUES, small_settings
 from tests.complexes import pdb_text as complex_pdb
 from tests.complexes import sdf_text as ligand_sdf
 from tests.synthetic import scattered, tiny_settings
 from tests.test_prediction import make_checkpoint
-
-SETTINGS = GraphSettings(
-    pocket_radius=8.0,
-    interaction_cutoff=6.0,
-    near_cutoff=4.5,
-    max_neighbors=32,
-    keep_waters=False,
-    keep_ions=True,
-    keep_cofactors=True,
-)
 
 
 def read(folder: Path, *, pdb: str | None = None, sdf: str | None = None) -> tuple[Ligand, Protein]:
@@ -61,11 +50,11 @@ def random_model(seed: int = 0) -> AffinityModel:
 
 @pytest.fixture
 def explained(tmp_path: Path) -> Attribution:
-    return explain([random_model()], *read(tmp_path), SETTINGS)
+    return explain([random_model()], *read(tmp_path), GRAPH_SETTINGS)
 
 
 def expected_pk(models: list[AffinityModel], ligand: Ligand, protein: Protein) -> float:
-    batch = collate([Example(build_graph("x", ligand, protein, SETTINGS)[0], math.nan)])
+    batch = collate([Example(build_graph("x", ligand, protein, GRAPH_SETTINGS)[0], math.nan)])
     return float(np.mean([predict_batches(model, [batch], torch.device("cpu"))[0][0] for model in models]))
 
 
@@ -76,7 +65,7 @@ def expected_pk(models: list[AffinityModel], ligand: Ligand, protein: Protein) -
 def test_both_tables_add_up_to_the_prediction_minus_the_constant(tmp_path: Path, num_models: int) -> None:
     models = [random_model(seed) for seed in range(num_models)]
     ligand, protein = read(tmp_path)
-    explained = explain(models, ligand, protein, SETTINGS)
+    explained = explain(models, ligand, protein, GRAPH_SETTINGS)
     expected = expected_pk(models, ligand, protein)
     constant = np.mean([model.constant.item() for model in models])
     assert explained.pk == pytest.approx(expected, abs=1e-4)
@@ -96,7 +85,7 @@ def test_a_contact_counts_for_its_own_atom_and_residue(tmp_path: Path) -> None:
             parts = super().contributions(batch)
             return parts._replace(pk=torch.ones_like(parts.pk))
 
-    explained = explain([Counting(tiny_settings())], *read(tmp_path), SETTINGS)
+    explained = explain([Counting(tiny_settings())], *read(tmp_path), GRAPH_SETTINGS)
     ligand = np.array([atom[1:] for atom in LIGAND])
     of_atoms = np.zeros(len(LIGAND))
     of_residues = {}
@@ -116,8 +105,8 @@ def test_a_contact_counts_for_its_own_atom_and_residue(tmp_path: Path) -> None:
 def test_the_pocket_is_that_of_the_graph_where_waters_and_a_copy_of_the_ligand_are_left_out(tmp_path: Path) -> None:
     copy = ("ACM", "A", 0, [(f"{z}{i}", z, *xyz) for i, (z, *xyz) in enumerate(LIGAND)])
     ligand, protein = read(tmp_path, pdb=complex_pdb([copy, *RESIDUES]))
-    graph, notes = build_graph("x", ligand, protein, SETTINGS)
-    pocket = pocket_atoms(ligand, protein, SETTINGS)
+    graph, notes = build_graph("x", ligand, protein, GRAPH_SETTINGS)
+    pocket = pocket_atoms(ligand, protein, GRAPH_SETTINGS)
     assert any("ACM" in note for note in notes)
     pos = torch.from_numpy((pocket.pos - ligand.atoms.pos.mean(axis=0)).astype(np.float32))
     assert torch.equal(graph.pos[graph.num_ligand_atoms :], pos)
@@ -125,7 +114,7 @@ def test_the_pocket_is_that_of_the_graph_where_waters_and_a_copy_of_the_ligand_a
 
 
 def test_a_ligand_without_contacts_is_explained_by_the_constant(tmp_path: Path) -> None:
-    explained = explain([random_model()], *read(tmp_path, sdf=ligand_sdf(shift=(200.0, 0, 0))), SETTINGS)
+    explained = explain([random_model()], *read(tmp_path, sdf=ligand_sdf(shift=(200.0, 0, 0))), GRAPH_SETTINGS)
     assert explained.pk == explained.constant
     assert explained.residue_shares() == []
     assert write(tmp_path / "out", explained).is_file()
@@ -181,7 +170,7 @@ def test_rdkit_reads_the_contributions_onto_the_atoms(explained: Attribution) ->
 def test_a_long_list_of_contributions_is_read_back(tmp_path: Path) -> None:
     ligand, _ = embedded(tmp_path, "C" * 60)
     (tmp_path / "p.pdb").write_text(complex_pdb())
-    explained = explain([random_model()], ligand, read_protein(tmp_path / "p.pdb"), SETTINGS)
+    explained = explain([random_model()], ligand, read_protein(tmp_path / "p.pdb"), GRAPH_SETTINGS)
     text = sdf_text(explained)
     assert max(map(len, text.splitlines())) <= 200
     supplier = Chem.SDMolSupplier()
@@ -309,7 +298,7 @@ def test_many_poses_are_explained_one_after_another(tmp_path: Path, monkeypatch:
     times_read = []
     monkeypatch.setattr("src.explanation.read_protein", lambda path: times_read.append(path) or read_protein(path))
     models = [random_model(0), random_model(1)]
-    explainer = Explainer(tmp_path / "out", models, SETTINGS, "cpu", model_name="two")
+    explainer = Explainer(tmp_path / "out", models, GRAPH_SETTINGS, "cpu", model_name="two")
     poses = list(iter_poses(tmp_path / "p.pdb", [tmp_path / "l.sdf"]))
     found = [explainer.add(pose, number) for number, pose in enumerate(poses, start=1)]
     assert len(times_read) == 1
@@ -328,7 +317,9 @@ def test_the_list_of_poses_has_those_that_were_explained_before_a_stop(explained
         write(tmp_path, evil, number)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "explanation.html").write_text("something else")
-    text = Explainer(tmp_path, [random_model()], SETTINGS, "cpu", model_name="m").close().read_text(encoding="utf-8")
+    text = (
+        Explainer(tmp_path, [random_model()], GRAPH_SETTINGS, "cpu", model_name="m").close().read_text(encoding="utf-8")
+    )
     assert re.findall(r"href='(\d+)_", text) == ["0002", "0009", "10001"]
     assert text.count(f">a, pK 9 &lt;title&gt;&amp;</a></th><td>{explained.pk:.3f}</td>") == 3
     assert "mine" not in text
@@ -354,7 +345,7 @@ def test_the_page_is_whole_and_escaped_and_has_its_sums(explained: Attribution, 
 def test_many_rows_are_folded_and_their_sum_is_that_of_all(tmp_path: Path) -> None:
     ligand, _ = embedded(tmp_path, "C" * 30)
     (tmp_path / "p.pdb").write_text(complex_pdb())
-    explained = explain([random_model()], ligand, read_protein(tmp_path / "p.pdb"), SETTINGS)
+    explained = explain([random_model()], ligand, read_protein(tmp_path / "p.pdb"), GRAPH_SETTINGS)
     text = write(tmp_path / "out", explained).read_text(encoding="utf-8")
     assert "All 30 atoms" in text
     total = f"{explained.total:+.3f}".replace("-", "−")

@@ -30,19 +30,10 @@ from src.pose_changes import (
 from src.selftest import Check, Judge, check_poses, run_selftest, selftest_table
 from src.settings import GraphSettings
 from src.structures import read_protein
-from tests.complexes import pdb_text, sdf_text, small_settings
+from tests.complexes import GRAPH_SETTINGS, pdb_text, sdf_text, small_settings
 from tests.synthetic import scattered, tiny_settings
 from tests.test_prediction import make_checkpoint
 
-SETTINGS = GraphSettings(
-    pocket_radius=8.0,
-    interaction_cutoff=6.0,
-    near_cutoff=4.5,
-    max_neighbors=32,
-    keep_waters=False,
-    keep_ions=True,
-    keep_cofactors=True,
-)
 CPU = torch.device("cpu")
 
 
@@ -75,7 +66,9 @@ def broken(change: Callable[[AffinityModel, Batch], Tensor]) -> AffinityModel:
 
 def failed(model: AffinityModel, pose: Complex) -> list[str]:
     return [
-        check.name for check in check_poses(Judge([model], SETTINGS, CPU), [pose, other_pose(pose)]) if not check.passed
+        check.name
+        for check in check_poses(Judge([model], GRAPH_SETTINGS, CPU), [pose, other_pose(pose)])
+        if not check.passed
     ]
 
 
@@ -188,7 +181,7 @@ def test_nan_is_no_pass_and_is_seen_in_every_line() -> None:
 @pytest.fixture
 def judge(monkeypatch: pytest.MonkeyPatch) -> Judge:
     monkeypatch.setattr(selftest, "NUM_DEMO", 1)
-    return Judge([sound_model(scale=50.0)], SETTINGS, CPU)
+    return Judge([sound_model(scale=50.0)], GRAPH_SETTINGS, CPU)
 
 
 def by_graph(judge: Judge) -> Callable[[Path, Path], float]:
@@ -229,8 +222,8 @@ def test_the_complex_of_a_user_is_checked_too(judge: Judge, tmp_path: Path, monk
 def test_an_ensemble_is_judged_by_its_mean(pose: Complex) -> None:
     one, other = sound_model(), sound_model()
     other.set_label_scale(2.0, 1.0)
-    both = Judge([one, other], SETTINGS, CPU)
-    means = [np.mean([Judge([m], SETTINGS, CPU).scores([pose])[0] for m in (one, other)])]
+    both = Judge([one, other], GRAPH_SETTINGS, CPU)
+    means = [np.mean([Judge([m], GRAPH_SETTINGS, CPU).scores([pose])[0] for m in (one, other)])]
     assert both.scores([pose]) == pytest.approx(means, abs=1e-6)
     assert both.constant == pytest.approx((one.constant.item() + other.constant.item()) / 2)
 
@@ -240,7 +233,7 @@ def test_an_ensemble_is_judged_by_its_mean(pose: Complex) -> None:
 
 def test_a_reordered_pose_is_the_same_complex(pose: Complex) -> None:
     changed = reordered(pose, np.random.default_rng(1))
-    graph, other = (build_graph("x", p.ligand, p.protein, SETTINGS)[0] for p in (pose, changed))
+    graph, other = (build_graph("x", p.ligand, p.protein, GRAPH_SETTINGS)[0] for p in (pose, changed))
     assert not torch.equal(graph.pos, other.pos)
     for name in ("ligand_bonds", "protein_bonds", "near_pairs", "contacts"):
         assert bonded_rows(graph, name) == bonded_rows(other, name)
@@ -265,8 +258,8 @@ def bonded_rows(graph: object, name: str) -> set:
 def test_a_crossing_lies_at_its_cutoff(pose: Complex) -> None:
     def numbers(find: Callable, name: str) -> list[tuple[int, int]]:
         graphs = [
-            [build_graph("x", p.ligand, p.protein, SETTINGS)[0] for p in (crossing.at(-1e-4), crossing.at(1e-4))]
-            for crossing in find(pose, SETTINGS, 3)
+            [build_graph("x", p.ligand, p.protein, GRAPH_SETTINGS)[0] for p in (crossing.at(-1e-4), crossing.at(1e-4))]
+            for crossing in find(pose, GRAPH_SETTINGS, 3)
         ]
         return [
             tuple(one.num_atoms if name == "atoms" else getattr(one, name).shape[1] for one in two) for two in graphs
@@ -286,7 +279,7 @@ def test_a_ligand_is_pulled_out_to_its_distance(pose: Complex) -> None:
 
 
 def test_odd_poses_are_odd(pose: Complex) -> None:
-    graphs = {name: build_graph("x", p.ligand, p.protein, SETTINGS)[0] for name, p in odd_poses(pose).items()}
+    graphs = {name: build_graph("x", p.ligand, p.protein, GRAPH_SETTINGS)[0] for name, p in odd_poses(pose).items()}
     assert graphs["a ligand of one atom"].num_ligand_atoms == 1
     assert (graphs["an unknown element"].features[:, 0] == 0).sum() == 2
     assert graphs["no contacts"].contacts.shape[1] == 0
