@@ -30,9 +30,8 @@ from src.prediction import Prediction, Scorer, load_scorer
 from src.splits import split_codes
 from src.structures import read_protein
 from src.workers import run_supervised
-from tests.complexes import sdf_text, small_settings, write_dataset
+from tests.complexes import GRAPH_SETTINGS, sdf_text, small_settings, write_dataset
 from tests.mutated_files import COUNTS, LIGANDS, PROTEINS, MutatedFile, mutated_files, whole_files
-from tests.test_data_processing import SETTINGS
 from tests.test_prediction import make_checkpoint
 
 SECONDS = 2.0  # of processor time for one file, so that a busy machine counts for nothing
@@ -95,7 +94,7 @@ def test_a_damaged_protein_is_read_or_refused(whole: dict, tmp_path: Path, every
         ligand = read_ligand([ligand_path])
         for near in (None, ligand.atoms.pos):
             protein = attempt(file, path.name, partial(read_protein, path, near=near), StructureError)
-            graphs.append(protein and build_graph(file.code, ligand, protein, SETTINGS)[0])
+            graphs.append(protein and build_graph(file.code, ligand, protein, GRAPH_SETTINGS)[0])
     assert all(np.isfinite(graph.pos.numpy()).all() for graph in graphs if graph)
     assert 0 < graphs.count(None) < len(graphs)
 
@@ -121,7 +120,7 @@ def test_a_damaged_ligand_is_read_or_refused(whole: dict, tmp_path: Path, every:
         for ligand in every_one:
             if isinstance(ligand, Ligand):
                 assert np.isfinite(ligand.atoms.pos).all()
-                build_graph(file.code, ligand, read_protein(protein_path, near=ligand.atoms.pos), SETTINGS)
+                build_graph(file.code, ligand, read_protein(protein_path, near=ligand.atoms.pos), GRAPH_SETTINGS)
     assert 0 < firsts.count(None) < len(firsts)
 
 

@@ -18,10 +18,9 @@ from src.model import AffinityModel, build_model
 from src.pose_graphs import geometry_warnings
 from src.settings import ModelSettings
 from src.structures import Protein, read_protein
-from tests.complexes import LIGAND, LIGAND_BONDS, RESIDUES, pdb_text, sdf_text
-from tests.test_data_processing import SETTINGS
+from tests.complexes import GRAPH_SETTINGS, LIGAND, LIGAND_BONDS, RESIDUES, pdb_text, sdf_text
 
-GRAPH = replace(SETTINGS, keep_waters=True)
+GRAPH = replace(GRAPH_SETTINGS, keep_waters=True)
 MODEL = ModelSettings(
     hidden_channels=16,
     num_layers=2,
