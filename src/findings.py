@@ -61,7 +61,7 @@ class Judged:
     heavy_atoms: np.ndarray  # [n] of the ligand
     kinds: tuple[str, ...]  # 'Kd', 'Ki', 'IC50', or 'pK' where the source does not say
     smiles: tuple[str, ...]  # empty where RDKit could not write one
-    targets: tuple[str, ...] = ()  # group of each complex; empty when there are no groups
+    targets: tuple[str, ...] = ()  # the protein of each; empty where proteins are not known
     spread: np.ndarray | None = None  # [n] pK, standard deviation over the members of an ensemble
     clusters: tuple[object, ...] | None = None  # group of the split that each is of; None where it knows none
 

@@ -116,7 +116,7 @@ def _predictors(findings: Findings) -> tuple[str, str]:
 def _groups(findings: Findings) -> str:
     parts = [_group_table("Kind of affinity", findings.by_kind)]
     if findings.by_target:
-        parts.append(_group_table("Target group", findings.by_target))
+        parts.append(_group_table("Protein", findings.by_target))
     parts.append(
         "<p class='note'>Error is predicted minus measured, so points above the line are predicted too strong. "
         f"Pearson's R after the effect of ligand size is taken out of both: {_interval(findings.given_size)}.</p>"
@@ -162,7 +162,7 @@ def _worst(findings: Findings) -> str:
     cards = []
     for place in np.argsort(-np.abs(error), kind="stable")[:NUM_WORST]:
         drawing = figures.molecule(judged.smiles[place]) or "<p class='note'>no drawing</p>"
-        target = f", {_text(judged.targets[place])}" if judged.targets else ""
+        target = f", protein {_text(judged.targets[place])}" if judged.targets else ""
         cards.append(
             f"<div class='card'>{drawing}<h3>{_text(judged.codes[place])}</h3>"
             f"<p>measured {judged.measured[place]:.2f} ({_text(judged.kinds[place])}), "

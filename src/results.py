@@ -107,8 +107,9 @@ def evaluate(
         raise TooLargeError(f"no complex of the {part} set fits into memory: {_some(_codes(test))}")
     scored = [test[place] for place in kept]
     groups = group_of_code(dataset, settings.data, similarity)
+    targets = _targets(dataset, similarity, scored, settings.data.cluster_same_protein)
     return find(
-        _judged(dataset, scored, predicted[kept], groups),
+        _judged(dataset, scored, predicted[kept], groups, targets),
         _baselines(train, scored, _nearest(dataset, similarity, train, scored)),
         part=part,
         run=_run(scorer, checkpoint, state, command),
@@ -163,6 +164,13 @@ def _predict(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> tup
     return predict_batches(scorer.model, batches, scorer.device, left_out=left_out)[0], left_out
 
 
+def _targets(dataset: Dataset, similarity: Similarity, test: Sequence[Example], limit: float) -> list[str]:
+    """A name for the protein of each test complex, after the first of them that has it."""
+    codes = _codes(dataset.examples)
+    number = {code: place for place, code in enumerate(codes)}
+    return [f"as in {codes[first]}" for first in similarity.targets([number[code] for code in _codes(test)], limit)]
+
+
 def _nearest(dataset: Dataset, similarity: Similarity, train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
     """Number, within train, of the training complex most alike to each test complex; -1 where none is, [len(test)]."""
     number = {code: place for place, code in enumerate(_codes(dataset.examples))}
@@ -200,7 +208,13 @@ def _tanimoto(rows: Sequence, columns: Sequence) -> np.ndarray:
     return table
 
 
-def _judged(dataset: Dataset, test: Sequence[Example], predicted: np.ndarray, groups: Mapping[str, object]) -> Judged:
+def _judged(
+    dataset: Dataset,
+    test: Sequence[Example],
+    predicted: np.ndarray,
+    groups: Mapping[str, object],
+    targets: Sequence[str],
+) -> Judged:
     codes = _codes(test)
     return Judged(
         codes=tuple(codes),
@@ -209,6 +223,7 @@ def _judged(dataset: Dataset, test: Sequence[Example], predicted: np.ndarray, gr
         heavy_atoms=np.array([example.graph.num_ligand_atoms for example in test]),
         kinds=tuple(dataset.entries[code].kind for code in codes),
         smiles=tuple(example.graph.smiles for example in test),
+        targets=tuple(targets),
         clusters=tuple(groups[code] for code in codes) if groups else None,
     )
 

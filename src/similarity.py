@@ -136,6 +136,14 @@ class Similarity:
         order = {root: place for place, root in enumerate(dict.fromkeys(roots))}
         return np.array([order[root] for root in roots], dtype=int)
 
+    def targets(self, numbers: Sequence[int], limit: float) -> list[int]:
+        """For each of these complexes the first of them that has its protein: identity above limit, also by links."""
+        chains = [[self.sequences[chain] for chain in self.chains_of[number]] for number in numbers]
+        proteins = Similarity(chains, [""] * len(chains))
+        labels = proteins.clusters(Thresholds(identity=1.0, tanimoto=1.0, same_protein=limit))
+        first = dict(zip(labels[::-1].tolist(), list(numbers)[::-1], strict=True))
+        return [first[label] for label in labels.tolist()]
+
     def _candidates(self, limit: float) -> Iterator[tuple[int, int]]:
         """Pairs of chains that share enough words for an identity above limit, in each block the likeliest first."""
         transposed = self.words.T.tocsr()

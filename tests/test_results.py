@@ -60,6 +60,8 @@ def test_what_the_files_hold(run: Run) -> None:
         rows = list(csv.DictReader(file))
     assert {row["kind"] for row in rows} == {"Kd"}
     assert {row["heavy_atoms"] for row in rows} == {"4"}
+    # Three residues are one protein, named after the first complex of the test set.
+    assert {row["target"] for row in rows} == {f"as in {rows[0]['code']}"}
     split = json.loads((run.results / "splits.json").read_text())
     assert split["parts"] == load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["split"]
     numbers = metrics(run)
@@ -68,6 +70,8 @@ def test_what_the_files_hold(run: Run) -> None:
     assert set(numbers["this model"]) == {"rmse", "mae", "pearson", "spearman", "kendall", "concordance"}
     page = (run.results / "report.html").read_text()
     assert page.count("<h3>") == 3
+    assert ">Protein</th>" in page
+    assert [group["complexes"] for group in numbers["by target"].values()] == [len(rows)]
     assert "model_best.pth.tar" in page
 
 

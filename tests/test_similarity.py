@@ -174,6 +174,14 @@ def test_a_shared_chain_of_two_links() -> None:
     assert Similarity([[light, heavy], [heavy, other], [other]], [""] * 3).clusters(THRESHOLDS).tolist() == [0, 0, 0]
 
 
+def test_targets_are_named_after_the_first_complex_of_the_same_protein() -> None:
+    one, other = draw(1), draw(2)
+    chains = [[one], [other], [mutated(one, 0.05)], [], [mutated(one, 0.3)], [other]]
+    similarity = Similarity(chains, [ASPIRIN] * len(chains))
+    assert similarity.targets([5, 2, 0, 3, 4, 1], 0.9) == [5, 2, 2, 3, 4, 5]  # the same ligand everywhere joins nothing
+    assert similarity.targets([], 0.9) == []
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_clusters_are_those_of_brute_force(seed: int) -> None:
     rng = np.random.default_rng(seed)
