@@ -112,7 +112,7 @@ def _score(options: argparse.Namespace) -> int:
             output.add(row, pose, scored=prediction.pk is not None)
         number = next(numbers)
         if explainer and prediction.pk is not None:
-            explainer.add(pose, number)
+            explainer.add(pose, number, prediction.interval, prediction.remarks)
         _show(prediction, options, number=tally.num_poses)
 
     try:

@@ -42,11 +42,19 @@ class Explainer:
         self._models, self._settings, self._device = models, settings, device
         self._receptor: tuple[Path, Receptor] | None = None
 
-    def add(self, pose: Pose, number: int) -> Attribution:
+    def add(
+        self,
+        pose: Pose,
+        number: int,
+        interval: tuple[float, float] | None = None,
+        remarks: Sequence[str] = (),
+    ) -> Attribution:
         """Explain a pose that was scored.
 
         Args:
             number: of the pose, from 1; it keeps the folders of poses of one name apart.
+            interval: of the prediction, pK.
+            remarks: what the page says of the score before it explains it.
 
         Raises:
             StructureError: the pose or its protein cannot be read.
@@ -66,6 +74,8 @@ class Explainer:
             model=self.model_name,
             protein_file=pose.protein,
             ligand_file=pose.ligand,
+            interval=interval,
+            remarks=remarks,
         )
         return attribution
 
@@ -117,13 +127,23 @@ def explain(
 
 
 def write_explanation(
-    folder: Path, number: int, attribution: Attribution, *, model: str, protein_file: Path, ligand_file: Path
+    folder: Path,
+    number: int,
+    attribution: Attribution,
+    *,
+    model: str,
+    protein_file: Path,
+    ligand_file: Path,
+    interval: tuple[float, float] | None = None,
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Write the files of one pose into a folder of its own in `folder`, and return the path of its page.
 
     Args:
         number: of the pose, from 1; it keeps the folders of poses of one name apart.
         model: what the page calls the model.
+        interval: of the prediction, pK.
+        remarks: what the page says of the score before it explains it.
 
     Raises:
         StorageError: the disk does not take a file.
@@ -138,5 +158,6 @@ def write_explanation(
     write_text(own / "complex.pdb", pdb_text(attribution))
     write_text(own / "complex.pml", pymol_text(attribution))
     names = {"protein_file": protein_file.name, "ligand_file": ligand_file.name}
-    write_text(own / "explanation.html", page(attribution, model=model, **names, svg=svg))
+    whole_page = page(attribution, model=model, **names, svg=svg, interval=interval, remarks=remarks)
+    write_text(own / "explanation.html", whole_page)
     return own / "explanation.html"

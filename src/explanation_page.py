@@ -84,21 +84,34 @@ def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str
     return drawer.GetDrawingText()
 
 
-def page(attribution: Attribution, *, model: str, protein_file: str, ligand_file: str, svg: str | None) -> str:
+def page(
+    attribution: Attribution,
+    *,
+    model: str,
+    protein_file: str,
+    ligand_file: str,
+    svg: str | None,
+    interval: tuple[float, float] | None = None,
+    remarks: Sequence[str] = (),
+) -> str:
     """The page of one pose. Every name that comes from a file is escaped."""
     name = _text(attribution.name)
     means = f", mean of {attribution.num_models} models" if attribution.num_models > 1 else ""
-    tiles = (
+    tiles = [
         ("predicted pK", f"{attribution.pk:.3f}"),
         ("constant (no contacts)", f"{attribution.constant:.3f}"),
         ("from contacts", _signed(attribution.total)),
         ("contacts", f"{len(attribution.contact_pk):,}"),
-    )
+    ]
+    if interval:
+        tiles.insert(1, ("90 % interval, pK", "{:.1f} to {:.1f}".format(*interval)))
     body = (
         f"<header><h1>Why this score: {name}</h1><p class='lead'>{_text(ligand_file)} in {_text(protein_file)}<br>"
         f"model: {_text(model)}{means}</p></header><div class='tiles'>"
         + "".join(f"<div class='tile'><span>{title}</span><b>{value}</b></div>" for title, value in tiles)
-        + f"</div><p class='note'>pK is −log10 of the affinity in mol/L; one unit is a factor of ten. {HOW_TO_READ}</p>"
+        + "</div>"
+        + "".join(f"<p class='warning'>{_text(remark)}</p>" for remark in remarks)
+        + f"<p class='note'>pK is −log10 of the affinity in mol/L; one unit is a factor of ten. {HOW_TO_READ}</p>"
         + _drawing_section(attribution, svg)
         + _residue_section(attribution)
         + _atom_section(attribution)

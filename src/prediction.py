@@ -79,6 +79,12 @@ class Prediction:
             return None
         return self.pk - self.half_width, self.pk + self.half_width
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know before the score is used: in what the complex is unlike the training set, and warnings."""
+        unlike = (self.applicability,) if self.unlike else ()
+        return (*unlike, *(f"warning: {warning}" for warning in self.warnings))
+
     def row(self) -> dict[str, object]:
         """The columns of COLUMNS, then those of an ensemble and of jitter, as they go into a file."""
         low, high = self.interval or (None, None)
@@ -287,8 +293,7 @@ def sentence(prediction: Prediction) -> str:
     if prediction.interval:
         low, high = prediction.interval
         text += f", 90 % interval pK {low:.1f} to {high:.1f}"
-    remarks = [f"\n  {prediction.applicability}"] * bool(prediction.unlike)
-    return "".join([text, *remarks, *(f"\n  warning: {warning}" for warning in prediction.warnings)])
+    return "\n  ".join([text, *prediction.remarks])
 
 
 def _fault(one: PoseGraphs, table: np.ndarray, is_too_large: bool) -> str:

@@ -6,6 +6,7 @@ import csv
 import math
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -271,9 +272,9 @@ def test_rows_of_residues_are_numbers_that_a_spreadsheet_adds_up(explained: Attr
 # The folder and the page
 
 
-def write(folder: Path, explained: Attribution, number: int = 1) -> Path:
+def write(folder: Path, explained: Attribution, number: int = 1, **sure: object) -> Path:
     names = {"protein_file": Path("/secret/place/<b>p</b>.pdb"), "ligand_file": Path("/secret/place/l&l.sdf")}
-    return write_explanation(folder, number, explained, model="best & only", **names)
+    return write_explanation(folder, number, explained, model="best & only", **names, **sure)
 
 
 def test_the_folder_of_a_pose_has_all_files_and_a_safe_name_of_its_own(explained: Attribution, tmp_path: Path) -> None:
@@ -342,6 +343,16 @@ def test_the_page_is_whole_and_escaped_and_has_its_sums(explained: Attribution, 
     assert text.count("<svg") == 1
 
 
+def test_the_page_says_how_sure_the_score_is(explained: Attribution, tmp_path: Path) -> None:
+    sure = write(tmp_path, explained, 1).read_text(encoding="utf-8")
+    assert "class='warning'" not in sure
+    assert "interval" not in sure
+    remarks = ("unlike the training: <elements>", "warning: ligand 3 Å away")
+    unsure = write(tmp_path, explained, 2, interval=(4.26, 7.81), remarks=remarks).read_text(encoding="utf-8")
+    assert "<span>90 % interval, pK</span><b>4.3 to 7.8</b>" in unsure
+    assert "<p class='warning'>unlike the training: &lt;elements&gt;</p><p class='warning'>warning: ligand" in unsure
+
+
 def test_many_rows_are_folded_and_their_sum_is_that_of_all(tmp_path: Path) -> None:
     ligand, _ = embedded(tmp_path, "C" * 30)
     (tmp_path / "p.pdb").write_text(complex_pdb())
@@ -369,7 +380,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def score(folder: Path, checkpoint: Path, *options: str) -> int:
-    read(folder, sdf=ligand_sdf("a") + ligand_sdf("b").replace("0.0000", "zero", 1) + ligand_sdf("c", shift=(2, 0, 0)))
+    read(folder, sdf=ligand_sdf("a") + ligand_sdf("b").replace("0.0000", "zero", 1) + ligand_sdf("c", shift=(60, 0, 0)))
     files = ["--protein_path", str(folder / "p.pdb"), "--ligand_path", str(folder / "l.sdf")]
     return scoring_program.main([*files, "--checkpoint", str(checkpoint), *options])
 
@@ -384,11 +395,16 @@ def test_every_scored_pose_gets_its_folder(
     assert len(found) == len(names)
     assert all(name.startswith(start) for name, start in zip(found, names, strict=True))
     with open(output, newline="", encoding="utf-8") as file:
-        rows = {row["ligand"]: float(row["pK"]) for row in csv.DictReader(file) if row["status"] == "ok"}
+        scored = [row for row in csv.DictReader(file) if row["status"] == "ok"]
+    rows = {row["ligand"]: float(row["pK"]) for row in scored}
+    warned = {row["ligand"]: row["warnings"].split("; ") for row in scored if row["warnings"]}
+    assert ("c" in warned) == ("c" in rows)  # it is far away from everything
     for name in found:
         (mol,) = Chem.SDMolSupplier(str(why / name / "ligand.sdf"))
         contributions = sum(atom.GetDoubleProp("pK_contribution") for atom in mol.GetAtoms())
         assert float(mol.GetProp("pK_constant")) + contributions == pytest.approx(rows[name[5:]], abs=6e-4)
+        page_text = unescape((why / name / "explanation.html").read_text(encoding="utf-8"))
+        assert all(warning in page_text for warning in warned.get(name[5:], ()))
     assert (why / "index.html").read_text(encoding="utf-8").count("explanation.html") == len(names)
 
 
