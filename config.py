@@ -79,6 +79,7 @@ CONFIG = {
     "learning_rate": 2e-3,
     "optimizer": "adam",  # 'adam' or 'adamw'
     "weight_decay": 0.0,
+    "ranking_weight": 0.0,  # of a loss on pairs within a batch that are predicted in the wrong order; 0 = off
     "scheduler": "cosine",  # 'cosine' (after warmup_epochs) or 'plateau'
     "warmup_epochs": 1,
     "plateau_factor": 0.5,  # 'plateau': the learning rate is multiplied by this ...

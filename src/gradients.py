@@ -1,7 +1,7 @@
 """The batches of an accumulation window -> the gradient of their mean loss, without what is not finite or does not fit.
 
-The loss of a window is the mean over its complexes, however they are cut into batches. So a batch that does not fit
-into memory can be run in parts with the same gradient.
+The squared error of a window is the mean over its complexes, however they are cut into batches. So a batch that does
+not fit into memory can be run in parts with the same gradient.
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import softplus
 
 from src.graph import Batch
 from src.inference import autocast
 from src.out_of_memory import free_memory, memory_fault, num_edges, parts_within, safe_limit, smaller_parts
 
 log = logging.getLogger(__name__)
+
+RANKED_APART = 0.5  # pK; labels that differ by less have no order, since measurements scatter by as much
 
 
 def squared_errors(predicted: Tensor, batch: Batch) -> Tensor:
@@ -28,11 +31,26 @@ def squared_errors(predicted: Tensor, batch: Batch) -> Tensor:
     return error.square()
 
 
+def ranking_losses(predicted: Tensor, batch: Batch) -> Tensor:
+    """What each complex of a batch adds to a pairwise ranking loss, [G]; its mean over the batch is that of the pairs.
+
+    A pair of exact labels more than RANKED_APART apart costs log(1 + exp(-d)), d being by how much the stronger one is
+    predicted stronger (RankNet, doi 10.1145/1102351.1102363). Both complexes of a pair bear half of it.
+    """
+    exact = batch.bound == 0
+    is_stronger = (batch.pk.unsqueeze(1) - batch.pk > RANKED_APART) & exact.unsqueeze(1) & exact
+    lead = predicted.float().unsqueeze(1) - predicted.float()
+    cost = torch.where(is_stronger, softplus(-lead), 0.0)
+    return (cost.sum(0) + cost.sum(1)) * (len(batch.pk) / 2 / is_stronger.sum().clamp(min=1))
+
+
 class WindowGradient:
     """Runs the batches of one window forward and backward, and knows afterwards what was used and what was not.
 
     Attributes:
-        losses: each part that was used -> the sum of its squared errors.
+        ranking_weight: of the ranking loss beside the squared errors. Pairs are those within a batch, so with it the
+            gradient depends on how a window is cut.
+        losses: each part that was used -> the sum of its losses.
         not_finite: each part that was left out, with what was NaN or infinite: the "loss" or the "gradient".
         too_large: complexes that were left out because they do not fit into memory even alone.
         overflowed: the fp16 gradient scale was too high; there is no gradient.
@@ -47,9 +65,10 @@ class WindowGradient:
         device: torch.device,
         precision: torch.dtype,
         edge_limit: int | None = None,
+        ranking_weight: float = 0.0,
     ):
         self.model, self.scaler, self.device, self.precision = model, scaler, device, precision
-        self.edge_limit = edge_limit
+        self.edge_limit, self.ranking_weight = edge_limit, ranking_weight
         self.losses: dict[Batch, float] = {}
         self.not_finite: list[tuple[Batch, str]] = []
         self.too_large: list[Batch] = []
@@ -116,6 +135,8 @@ class WindowGradient:
             predicted = self.model(on_device)
         errors = squared_errors(predicted, on_device)
         loss = errors.sum()
+        if self.ranking_weight:
+            loss = loss + self.ranking_weight * ranking_losses(predicted, on_device).sum()
         judged = torch.where(on_device.bound == 0, errors, 0.0).sum()
         value, self._judged[batch] = torch.stack([loss, judged]).tolist()
         if not math.isfinite(value):

@@ -211,6 +211,7 @@ class TrainingSettings:
     plateau_patience: int = _setting("plateau_patience", _whole(0))
     gradient_clip_norm: float = _setting("gradient_clip_norm", _number(0, 1e9, above=True))
     ema_decay: float = _setting("ema_decay", _number(0, 0.99999))
+    ranking_weight: float = _setting("ranking_weight", _number(0, 100))
     coordinate_noise: float = _setting("coordinate_noise", _number(0, 1))  # Å
     decoy_fraction: float = _setting("decoy_fraction", _number(0, 0.9))
     early_stopping_patience: int = _setting("early_stopping_patience", _whole(0))

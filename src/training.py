@@ -199,7 +199,12 @@ class Trainer:
         self.model.train()
         progress = self.progress
         gradient = WindowGradient(
-            self.model, self.scaler, device=self.device, precision=self.precision, edge_limit=progress.edge_limit
+            self.model,
+            self.scaler,
+            device=self.device,
+            precision=self.precision,
+            edge_limit=progress.edge_limit,
+            ranking_weight=self.settings.ranking_weight,
         )
         gradient.accumulate(window)
         self._boundary = None  # from here weights, schedule and counters change one after the other

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from src.checkpoint import newest_checkpoint
-from src.gradients import WindowGradient, squared_errors
+from src.gradients import WindowGradient, ranking_losses, squared_errors
 from src.graph import Batch
 from src.model import build_model
 from src.out_of_memory import free_memory, num_edges, parts_within
@@ -120,6 +120,42 @@ def test_a_prediction_beyond_a_bound_is_no_error() -> None:
     )
     errors = squared_errors(torch.tensor([7.0, 4.0, 7.0, 4.0]), batch)
     assert errors.tolist() == [0.0, 1.0, 4.0, 1.0]
+
+
+def test_the_ranking_loss_of_pairs_counted_by_hand() -> None:
+    # Exact labels 5, 7 and 7.3, of which the last two have no order, and a bound, which has none with anything.
+    labels, bounds = torch.tensor([5.0, 7.0, 7.3, 9.0]), torch.tensor([0.0, 0.0, 0.0, -1.0])
+    batch = replace(random_batch(4, seed=0), pk=labels, bound=bounds)
+    first, second = math.log(1 + math.exp(-2)), math.log(1 + math.exp(1))  # 7 is predicted 2 above 5, 7.3 one below it
+    losses = ranking_losses(torch.tensor([6.0, 8.0, 5.0, 0.0]), batch)
+    assert losses.mean().item() == pytest.approx((first + second) / 2, rel=1e-5)
+    assert losses.tolist() == pytest.approx([first + second, first, second, 0.0], rel=1e-5)
+    assert ranking_losses(torch.tensor([6.0]), replace(random_batch(1, seed=0), bound=bounds[:1])).item() == 0.0
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.7])
+def test_the_ranking_loss_joins_the_squared_errors(tmp_path: Path, weight: float) -> None:
+    one, direct = make_trainer(tmp_path), make_trainer(tmp_path)
+    one.model.eval()
+    direct.model.eval()
+    batch = replace(random_batch(4, seed=0), pk=torch.tensor([4.0, 9.0, 6.0, 7.0]))
+    gradient = WindowGradient(
+        one.model, one.scaler, device=torch.device("cpu"), precision=torch.float32, ranking_weight=weight
+    )
+    gradient.accumulate([batch])
+    predicted = direct.model(batch)
+    errors = squared_errors(predicted, batch)
+    (errors + weight * ranking_losses(predicted, batch)).mean().backward()
+    for ours, theirs in zip(one.model.parameters(), direct.model.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+    assert gradient.judged_error == pytest.approx(errors.sum().item(), rel=1e-5)  # what is shown is the RMSE alone
+
+
+def test_the_weight_of_the_ranking_loss_is_a_setting(tmp_path: Path) -> None:
+    window = [replace(random_batch(4, seed=0), pk=torch.tensor([4.0, 9.0, 6.0, 7.0]))]
+    plain, ranked = (trained_on(tmp_path, window, ranking_weight=weight) for weight in (0.0, 5.0))
+    pairs = zip(plain.model.parameters(), ranked.model.parameters(), strict=True)
+    assert any(not torch.equal(one, other) for one, other in pairs)
 
 
 @pytest.mark.fault("E1", "E2")
