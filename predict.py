@@ -27,7 +27,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from itertools import count, islice
+from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,8 +79,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("error: %s", error)
         return 2
     except KeyboardInterrupt as interrupt:
-        if options.output not in (None, STANDARD) and not options.top:
-            log.error("stopped; the rows so far are in %s. Give the same command to go on", options.output)
+        if _is_unfinished(options.output) and not options.top:
+            how = "the same command without --overwrite" if options.overwrite else "the same command"
+            log.error("stopped; the rows so far are in %s. Give %s to go on", options.output, how)
         return exit_code(interrupt)
     except BrokenPipeError:  # whoever read the rows has seen enough
         return 0
@@ -91,12 +92,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _score(options: argparse.Namespace) -> int:
     import torch
 
+    from src.score_files import free_name
     from src.screening import ScreeningOptions, Tally, screen
 
     given, poses, inputs = _poses(options)
     checkpoints, ensemble = _ensemble(options)
     names = ensemble.columns(per_model=options.per_model, jitter=bool(options.jitter))
-    own = {name: f"predicted_{name}" if name in given else name for name in names}  # the user's keep their names
+    own = {name: free_name(name, given) for name in names}  # the user's keep their names
     output = _output(options, [*given, *own.values()], checkpoints, inputs)  # before hours of scoring, not after
     if earlier := output.num_rows if output else 0:
         log.info("going on with %s after %d rows", options.output, earlier)
@@ -177,18 +179,33 @@ def _explainer(
     # Models of several runs have the same file name.
     names = [path.name if len(checkpoints) == 1 else f"{path.parent.name}/{path.name}" for path in checkpoints]
     model = ensemble.models, ensemble.graph_settings, ensemble.device
-    return Explainer(folder, *model, model_name=", ".join(names))
+    return Explainer(folder, *model, model_name=", ".join(names), replaces=options.overwrite and not goes_on)
 
 
 def _poses(options: argparse.Namespace) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
     """The user's columns, the poses, and the files that they come from."""
-    from src.poses import find_ligands, iter_poses, read_pairs
+    from src.poses import find_ligands, iter_poses, read_pairs, require_protein
+    from src.score_files import require_apart
 
+    output = None if options.output == STANDARD else options.output
     if options.pairs:
         table = read_pairs(options.pairs)
+        if output:
+            require_apart(output, chain([options.pairs], table.files()))
         return table.columns, table.poses(), [options.pairs]
-    ligands = find_ligands(options.ligand_path)
-    return (), iter_poses(options.protein_path, ligands), [options.protein_path, *ligands]
+    require_protein(options.protein_path)
+    # A screening of the folder that its output lies in goes on with the same ligands.
+    ligands = find_ligands(options.ligand_path, leave_out=output if _is_unfinished(output) else None)
+    inputs = [options.protein_path, *ligands]
+    if output:
+        require_apart(output, inputs)
+    return (), iter_poses(options.protein_path, ligands), inputs
+
+
+def _is_unfinished(output: Path | None) -> bool:
+    from src.score_files import state_path
+
+    return output not in (None, STANDARD) and output.exists() and state_path(output).exists()
 
 
 def _output(
@@ -207,6 +224,8 @@ def _output(
         **{name: getattr(options, name) for name in ("jitter", "per_model", "top")},
     }
     file = ScoreFile(options.output, work, columns, overwrite=options.overwrite)
+    if options.top and file.goes_on:  # a ranking is no part of another one
+        file = ScoreFile(options.output, work, columns, overwrite=True)
     prepare_folder(options.output.parent)
     return file
 
@@ -218,7 +237,7 @@ def _show(prediction: Prediction, options: argparse.Namespace, number: int) -> N
 
     if options.quiet or options.output == STANDARD or (options.output and number > NUM_SHOWN and not options.top):
         return
-    show(sentence(prediction))
+    show(sentence(prediction, per_model=options.per_model, with_place=bool(options.top)))
     if options.output and number == NUM_SHOWN and not options.top:
         log.info("the following rows are in %s alone", options.output)
 
@@ -260,7 +279,7 @@ def _parser() -> argparse.ArgumentParser:
         "--ligand_path",
         type=_path,
         nargs="+",
-        help="one or more of .sdf or .mol2 with poses, also .gz, folders of such, or - for standard input",
+        help="one or more of .sdf, .mol or .mol2 with poses, also .gz, folders of such, or - for standard input",
     )
     what.add_argument("--pairs", type=_path, metavar="CSV", help="instead: a table of protein_path and ligand_path")
     how = parser.add_argument_group("with which model")

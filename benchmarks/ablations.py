@@ -29,28 +29,49 @@ import main as train_script  # noqa: E402
 from benchmarks import ablation_ideas  # noqa: E402
 from benchmarks.pretrained import RECIPE, clean_index  # noqa: E402
 from src.evaluation import Interval, compare, metrics_with_intervals, results_table  # noqa: E402
+from src.pdbbind import find_index  # noqa: E402
 
 PLAIN = "plain"
 SPLITS = {"cluster": {"train_split": 0.8, "validation_split": 0.1}, "time": {"train_split": 0.8}}
-# Row -> the settings that differ from the recipe, or the function of ablation_ideas that does
-ROWS: dict[str, dict[str, object] | str] = {
-    PLAIN: {},
-    "48 channels, 3 layers": {"visnet_hidden_channels": 48, "visnet_num_layers": 3},
-    "3 layers": {"visnet_num_layers": 3},
-    "lmax 2": {"visnet_lmax": 2},
-    "protein pairs to 4 Å": {"visnet_cutoff": 4.0},
-    "contacts to 6 Å": {"interaction_cutoff": 6.0, "pocket_radius": 6.5},
-    "no ranking loss": {"ranking_weight": 0.0},
-    "ranking loss, weight 2": {"ranking_weight": 2.0},
-    "physical channels": "physical_channels",
-    "residues hidden": "hidden_residues",
-    "no residues": "no_residues",
-    "no decoys": {"decoy_fraction": 0.0},
-    "no noise": {"coordinate_noise": 0.0},
-    "noise 0.1 Å": {"coordinate_noise": 0.1},
-    "dropout 0.3": {"dropout_rate": 0.3},
-    "clusters weigh alike": "balanced_clusters",
-    "no weight average": {"ema_decay": 0.0},
+# The recipe at a third of its cost, on which ideas were tried first
+SMALL = {
+    "pocket_radius": 5.5,
+    "interaction_cutoff": 5.0,
+    "visnet_cutoff": 1.0,  # protein atoms send messages along bonds alone
+    "visnet_hidden_channels": 48,
+    "visnet_num_layers": 3,
+    "ranking_weight": 0.0,
+    "epochs": 9,
+}
+
+
+class Row(NamedTuple):
+    """What of the recipe is changed."""
+
+    settings: dict[str, object]
+    idea: str | None = None  # a function of ablation_ideas
+
+
+ROWS = {
+    PLAIN: Row({}),
+    "no ranking loss": Row({"ranking_weight": 0.0}),
+    "3 layers": Row({"visnet_num_layers": 3}),
+    "lmax 2": Row({"visnet_lmax": 2}),
+    "protein messages along bonds alone": Row({"visnet_cutoff": 1.0}),
+    "contacts to 5 Å": Row({"interaction_cutoff": 5.0, "pocket_radius": 5.5}),
+    "no decoys": Row({"decoy_fraction": 0.0}),
+    "no noise": Row({"coordinate_noise": 0.0}),
+    "no weight average": Row({"ema_decay": 0.0}),
+    "dropout 0.3": Row({"dropout_rate": 0.3}),
+    "clusters weigh alike": Row({}, "balanced_clusters"),
+    "residues hidden": Row({}, "hidden_residues"),
+    "small": Row(SMALL),
+    "small, contacts to 6 Å": Row(SMALL | {"interaction_cutoff": 6.0, "pocket_radius": 6.5}),
+    "small, 64 channels, 2 layers": Row(SMALL | {"visnet_hidden_channels": 64, "visnet_num_layers": 2}),
+    "small, ranking loss": Row(SMALL | {"ranking_weight": 0.5}),
+    "small, ranking loss of weight 2": Row(SMALL | {"ranking_weight": 2.0}),
+    "small, physical channels": Row(SMALL, "physical_channels"),
+    "small, no residues": Row(SMALL, "no_residues"),
 }
 
 
@@ -69,13 +90,17 @@ def main() -> None:
         sys.exit(_train(options, row, split, int(seed)))
     options.work.mkdir(parents=True, exist_ok=True)
     clean_index(options.data, options.work)
+    all_ended = True
     runs = [(row, split, seed) for seed in options.seeds for split in options.splits for row in options.rows]
     with ThreadPoolExecutor(options.jobs) as pool:
         for run, failed in zip(runs, pool.map(lambda run: _in_own_process(options, *run), runs), strict=True):
             if failed:
+                all_ended = False
                 print(f"did not end well: {' '.join(map(str, run))}; see {_folder(options.work, *run) / 'log'}")
     for split in options.splits:
         print(f"\n{split} split\n{_table(options, split)}")
+    if not all_ended:
+        sys.exit(1)
 
 
 def _table(options: argparse.Namespace, split: str) -> str:
@@ -88,7 +113,7 @@ def _table(options: argparse.Namespace, split: str) -> str:
         if tested is None:
             continue
         lines[row] = metrics_with_intervals(tested.predicted, tested.measured, clusters=tested.codes)
-        if row != PLAIN and plain is not None and len(plain.measured) == len(tested.measured):
+        if row != PLAIN and plain is not None and plain.codes == tested.codes:
             change = compare(tested.predicted, plain.predicted, plain.measured, clusters=plain.codes)
             differences.append(f"{row}: RMSE {change['rmse']}, R {change['pearson']}")
     return "\n".join([results_table(lines), "", "less the plain recipe:", *differences])
@@ -121,14 +146,16 @@ def _in_own_process(options: argparse.Namespace, row: str, split: str, seed: int
 
 def _train(options: argparse.Namespace, row: str, split: str, seed: int) -> int:
     folder, change = _folder(options.work, row, split, seed), ROWS[row]
-    settings = {**RECIPE, **SPLITS[split], "split": split, "seed": seed}
-    if isinstance(change, str):
-        getattr(ablation_ideas, change)()
-    else:
-        settings |= change
-    settings |= {
+    if change.idea:
+        getattr(ablation_ideas, change.idea)()
+    settings = {
+        **RECIPE,
+        **change.settings,
+        **SPLITS[split],
+        "split": split,
+        "seed": seed,
         "dataset_path": options.data,
-        "index_file": clean_index(options.data, options.work),
+        "index_file": options.work / find_index(options.data).name,
         "processed_data_dir": options.work / "processed_data",
         "checkpoint_dir": folder / "checkpoints",
         "results_dir": folder / "results",
@@ -137,7 +164,8 @@ def _train(options: argparse.Namespace, row: str, split: str, seed: int) -> int:
 
 
 def _folder(work: Path, row: str, split: str, seed: int) -> Path:
-    return work / f"{row.replace(' ', '_').replace('Å', 'A')}-{split}-{seed}"
+    name = row.replace(",", "").replace(" ", "_").replace("Å", "A")
+    return work / f"{name}-{split}-{seed}"
 
 
 def _options() -> argparse.Namespace:

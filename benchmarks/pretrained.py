@@ -26,9 +26,8 @@ from src.pdbbind import find_index  # noqa: E402
 
 PUBLISHED = ROOT / "checkpoints" / "pretrained"
 RECIPE = {
-    "pocket_radius": 5.5,
-    "interaction_cutoff": 5.0,
-    "visnet_cutoff": 1.0,  # no messages between protein atoms that are not bonded
+    "pocket_radius": 6.5,
+    "visnet_cutoff": 4.0,
     "visnet_num_layers": 2,
     "batch_size": 16,
     "learning_rate": 1.5e-3,
@@ -36,7 +35,7 @@ RECIPE = {
     "weight_decay": 0.05,
     "ema_decay": 0.99,
     "ranking_weight": 0.5,
-    "epochs": 9,
+    "epochs": 10,
 }
 SPLIT = {"split": "cluster", "train_split": 0.9, "validation_split": 0.1}
 
@@ -44,10 +43,10 @@ SPLIT = {"split": "cluster", "train_split": 0.9, "validation_split": 0.1}
 def main() -> None:
     options = _options()
     options.work.mkdir(parents=True, exist_ok=True)
-    clean_index(options.data, options.work)
+    index = clean_index(options.data, options.work)
     seeds = range(1, options.members + 1)
     with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda seed: _train(options, seed), seeds))
+        list(pool.map(lambda seed: _train(options, index, seed), seeds))
     for seed in seeds:
         best = options.work / f"seed_{seed}" / "checkpoints" / "model_best.pth.tar"
         PUBLISHED.mkdir(parents=True, exist_ok=True)
@@ -57,14 +56,14 @@ def main() -> None:
         print(f"seed {seed}: {metrics['part']} RMSE {rmse:.3f}, R {pearson:.3f}, {metrics['complexes']} complexes")
 
 
-def _train(options: argparse.Namespace, seed: int) -> None:
+def _train(options: argparse.Namespace, index: Path, seed: int) -> None:
     folder = options.work / f"seed_{seed}"
     settings = {
         **RECIPE,
         **SPLIT,
         "seed": seed,
         "dataset_path": options.data,
-        "index_file": clean_index(options.data, options.work),
+        "index_file": index,
         "processed_data_dir": options.work / "processed_data",
         "checkpoint_dir": folder / "checkpoints",
         "results_dir": folder / "results",

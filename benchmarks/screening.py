@@ -1,13 +1,14 @@
 """Poses per second of a screening against one receptor, parsing included, beside other ways to score the same poses.
 
-python benchmarks/screening.py --checkpoint checkpoints/model_best.pth.tar [--poses 300] [--alone 8]
+python benchmarks/screening.py [--checkpoint checkpoints/pretrained] [--poses 300] [--alone 8]
 
 The poses are the ligands of one target of $AIDD_REAL_DATA/fep, moved by up to 0.3 Å until there are enough, else those
 of one complex of the built-in demo set. Compared are
   - predict.py with its default workers: the whole command, and the poses alone, from the first to the last row
   - predict.py in one process
   - predict.py once for each pose (a few of them, scaled up)
-  - a loop over PyG's ViSNet with as many channels and layers, on graphs that are there already, one at a time
+  - a loop over PyG's ViSNet with as many channels and layers, on graphs that are there already, one at a time; as many
+    networks as the ensemble has
 Processor seconds are those of all processes together; unlike the clock they hardly hang on what else runs.
 """
 
@@ -39,7 +40,7 @@ from src.data_processing import Receptor, build_graph  # noqa: E402
 from src.dataset import Example, collate  # noqa: E402
 from src.demo import write_demo  # noqa: E402
 from src.ligands import Ligand, iter_ligands  # noqa: E402
-from src.prediction import load_scorer  # noqa: E402
+from src.prediction import find_checkpoints, load_scorer  # noqa: E402
 from src.settings import ModelSettings, settings_from_dict  # noqa: E402
 from src.structures import read_protein  # noqa: E402
 
@@ -54,7 +55,7 @@ class Cost(NamedTuple):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--checkpoint", type=Path, required=True)
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints" / "pretrained", help="file or folder")
     parser.add_argument("--poses", type=int, default=300)
     parser.add_argument("--alone", type=int, default=8, help="poses that are scored by a command each")
     options = parser.parse_args()
@@ -110,9 +111,10 @@ def _predict(*words: object) -> None:
 def _pyg(checkpoint: Path, protein: Path, source: list[Path]) -> tuple[Cost, int]:
     """The representation of PyG on our edges; with its own it would need compiled extras."""
     torch.set_num_threads(1)
-    state = load_checkpoint(checkpoint, required=FOR_PREDICTION)
-    settings = settings_from_dict(ModelSettings, state["model_settings"], source=str(checkpoint))
-    receptor, scorer = Receptor(read_protein(protein)), load_scorer(checkpoint, "cpu")
+    members = find_checkpoints([checkpoint])
+    state = load_checkpoint(members[0], required=FOR_PREDICTION)
+    settings = settings_from_dict(ModelSettings, state["model_settings"], source=str(members[0]))
+    receptor, scorer = Receptor(read_protein(protein)), load_scorer(members[0], "cpu")
     graphs = []
     for path in source[:24]:
         ligand = next(iter_ligands(path))
@@ -123,7 +125,7 @@ def _pyg(checkpoint: Path, protein: Path, source: list[Path]) -> tuple[Cost, int
     theirs = next(one for one in make_networks(make_pair(settings), "fp32") if one.name == PYG)
 
     def loop() -> None:
-        for batch in batches:
+        for batch in batches * len(members):
             theirs.infer(batch)
 
     loop()

@@ -13,10 +13,10 @@ from src.atoms import Atoms, take
 from src.graph import FEATURE_COLUMN, ComplexGraph, Side
 from src.ligands import Ligand
 from src.settings import GraphSettings, as_dict
-from src.structures import Protein, drop_ligand_copy
+from src.structures import Protein, copy_notes, drop_ligand_copy
 
 # Change this string in the commit that changes any tensor of a graph: old caches and checkpoints then say so.
-DATA_PROCESSING_VERSION = "1.0"
+DATA_PROCESSING_VERSION = "1.1"
 
 MAX_ATOMS = 32_767  # atoms are numbered in int16
 
@@ -71,8 +71,7 @@ def build_graph(
             contact_pairs(ligand.atoms.pos, pocket.pos, settings.interaction_cutoff) + np.array([[0], [num_ligand]])
         ),
     )
-    notes = [f"{label} of the protein file lies where the ligand is and was left out" for label in copies]
-    return graph, (*ligand.notes, *protein.notes, *notes)
+    return graph, (*ligand.notes, *protein.notes, *copy_notes(copies))
 
 
 def pocket_atoms(ligand: Ligand, protein: Protein, settings: GraphSettings) -> Atoms:

@@ -6,7 +6,7 @@ A prediction for a ligand and a protein that resemble nothing of the training is
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -85,21 +85,25 @@ class Domain:
         if identity < LEAST_IDENTITY:
             found["protein"] = f"no similar protein (nearest {identity:.0%} identical)"
         elements = graph.features[:, FEATURE_COLUMN["element"]].numpy()
-        new = set(elements[: graph.num_ligand_atoms].tolist()) - self.elements
-        new |= set(elements[graph.num_ligand_atoms :].tolist()) - self.pocket_elements
+        of_ligand, of_pocket = elements[: graph.num_ligand_atoms], elements[graph.num_ligand_atoms :]
+        new = [*_new_elements(of_ligand, self.elements, "ligand")]
+        new += _new_elements(of_pocket, self.pocket_elements, "pocket")
         if new:
-            found["elements"] = f"new elements ({', '.join(SYMBOLS[number] for number in sorted(new))})"
+            found["elements"] = "; ".join(new)
         kinds = np.unique(graph.features[graph.num_ligand_atoms :, FEATURE_COLUMN["residue"]].numpy())
         if odd := sorted({RESIDUE_TYPES[kind] for kind in kinds.tolist() if kind} - self.residues):  # 0: no residue
             found["residues"] = f"new residues ({', '.join(odd)})"
         least, most = self.ligand_size
         if not least <= graph.num_ligand_atoms <= most:
             found["size"] = f"ligand of {graph.num_ligand_atoms} heavy atoms (training {least} to {most})"
+        unknown = "the similarity of the ligand is not known" if math.isnan(tanimoto) else ""
         if found:
-            return Applicability(f"unlike the training: {'; '.join(found.values())}", tuple(found))
+            text = "; ".join([*found.values(), *([unknown] if unknown else [])])
+            return Applicability(f"unlike the training: {text}", tuple(found))
         near = [f"ligand {tanimoto:.2f}, {code}"] * (not math.isnan(tanimoto))
         near += [f"protein {identity:.0%}"] * (not math.isnan(identity))
-        return Applicability(f"like the training ({'; '.join(near)})" if near else "like the training")
+        alike = f"like the training ({'; '.join(near)})" if near else "like the training"
+        return Applicability(f"{unknown}, otherwise {alike}" if unknown else alike)
 
     def judge_pk(self, pk: float, so_far: Applicability) -> Applicability:
         """The same, with a prediction that lies outside of the training labels as one more reason."""
@@ -176,6 +180,15 @@ def read_domain(state: Mapping[str, Any]) -> Domain | None:
 @lru_cache(maxsize=4096)  # docking gives many poses of one ligand
 def _nearest(domain: Domain, smiles: str) -> tuple[float, str]:
     return domain.nearest_ligand(smiles)
+
+
+def _new_elements(elements: np.ndarray, known: frozenset[int], where: str) -> Iterable[str]:
+    """What is said of the elements [atoms] that the training did not hold at that place."""
+    new = set(elements.tolist()) - known
+    if named := ", ".join(SYMBOLS[number] for number in sorted(new - {0})):
+        yield f"new elements in the {where} ({named})"
+    if 0 in new:
+        yield f"an atom without an element (dummy or R group) in the {where}"
 
 
 def _packed(fingerprint: DataStructs.ExplicitBitVect) -> np.ndarray:

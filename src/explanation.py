@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,12 +15,12 @@ from src.attribution import Attribution
 from src.data_processing import Receptor, build_graph, pocket_atoms
 from src.dataset import Example, collate
 from src.explanation_files import RESIDUE_COLUMNS, pdb_text, pymol_text, residue_rows, sdf_text
-from src.explanation_page import drawing, index_page, name_and_pk, page
+from src.explanation_page import FILES, drawing, index_page, interval_and_remarks, name_and_pk, page
 from src.ligands import Ligand, ligand_of
 from src.model import AffinityModel
 from src.poses import Pose
 from src.settings import GraphSettings
-from src.storage import write_csv, write_text
+from src.storage import StorageError, cause, write_csv, write_text
 from src.structures import Protein, read_protein
 
 MAX_NAME = 40  # characters of a ligand's name in that of its folder
@@ -37,8 +37,13 @@ class Explainer:
         device: torch.device | str,
         *,
         model_name: str,
+        replaces: bool = False,
     ):
-        self.folder, self.model_name = folder, model_name
+        """
+        Args:
+            replaces: the poses that an earlier run explained go, as soon as there is something to put in their place.
+        """
+        self.folder, self.model_name, self._replaces = folder, model_name, replaces
         self._models, self._settings, self._device = models, settings, device
         self._receptor: tuple[Path, Receptor] | None = None
 
@@ -67,6 +72,7 @@ class Explainer:
             self._receptor = pose.protein, Receptor(read_protein(pose.protein))
         protein = self._receptor[1].around(ligand.atoms.pos, self._settings.pocket_radius)
         attribution = explain(self._models, ligand, protein, self._settings, self._device)
+        self._remove_earlier()
         write_explanation(
             self.folder,
             number,
@@ -82,12 +88,35 @@ class Explainer:
     def close(self) -> Path:
         """Write a page that leads to those of all poses in the folder, those of a run that was stopped included."""
         rows = []
-        pages = (path for path in self.folder.glob("*/explanation.html") if re.match(r"\d+_", path.parent.name))
-        for path in sorted(pages, key=lambda path: int(path.parent.name.partition("_")[0])):
-            if found := name_and_pk(path.read_text(encoding="utf-8", errors="replace")):
-                rows.append((*found, path.relative_to(self.folder).as_posix()))
+        for path, text in self._pages():
+            rows.append((*name_and_pk(text), *interval_and_remarks(text), path.relative_to(self.folder).as_posix()))
         write_text(self.folder / "index.html", index_page(rows))
         return self.folder / "index.html"
+
+    def _pages(self) -> Iterator[tuple[Path, str]]:
+        """The pages that this program made, by number, and their text."""
+        pages = (path for path in self.folder.glob("*/explanation.html") if re.match(r"\d+_", path.parent.name))
+        for path in sorted(pages, key=lambda path: int(path.parent.name.partition("_")[0])):
+            text = path.read_text(encoding="utf-8", errors="replace")
+            if name_and_pk(text):
+                yield path, text
+
+    def _remove_earlier(self) -> None:
+        """Once: files of this program in folders of earlier poses, and the folders when nothing else is in them."""
+        pages = list(self._pages()) if self._replaces else []
+        self._replaces = False
+        for page_path, _ in pages:
+            folder = page_path.parent
+            if folder.is_symlink():  # what it leads to is not part of this folder
+                continue
+            try:
+                # The page last: a removal that was cut short can be taken up again.
+                for name in (*FILES, page_path.name):
+                    (folder / name).unlink(missing_ok=True)
+                if not any(folder.iterdir()):
+                    folder.rmdir()
+            except OSError as error:
+                raise StorageError(f"{folder}: the files of an earlier run stay: {cause(error)}") from error
 
 
 @torch.no_grad()

@@ -118,7 +118,7 @@ def pdb_text(attribution: Attribution) -> str:
         lines.append(_atom_line(record, number + 1, name, ids[place], xyz, b[place], int(features[0])))
     lines.append("TER")
     first = len(pocket) + 1
-    ligand_id = ResidueId(next((c for c in reversed(CHAINS[:26]) if c not in chains.values()), "Z"), "LIG", 1, "")
+    ligand_id = _ligand_id(chains)
     b = np.clip(scale * attribution.of_ligand_atoms(), -MAX_B, MAX_B)
     for number, name in enumerate(ligand.atom_names):
         xyz, element = ligand.pos[number] - origin, int(ligand.features[number, 0])
@@ -130,6 +130,8 @@ def pdb_text(attribution: Attribution) -> str:
 def pymol_text(attribution: Attribution) -> str:
     """A script for PyMOL that loads complex.pdb beside it; no name of a user's file stands in it."""
     scale = b_factor_scale(attribution)
+    chain, name, number, _ = _ligand_id(_chain_letters(attribution.pocket.residue_ids)[0])
+    ligand = f"(chain {chain} and resn {name} and resi {number})"  # a cofactor may be called LIG too
     values = np.concatenate([attribution.of_ligand_atoms(), attribution.of_residues()])
     most = max(min(scale * float(np.abs(values).max(initial=0.0)), MAX_B), 0.01)
     return f"""\
@@ -139,12 +141,12 @@ load complex.pdb, complex
 hide everything, complex
 bg_color white
 show cartoon, complex and polymer
-show lines, complex and not resn LIG
-show nonbonded, complex and not resn LIG
-show sticks, complex and resn LIG
+show lines, complex and not {ligand}
+show nonbonded, complex and not {ligand}
+show sticks, complex and {ligand}
 spectrum b, tv_orange white marine, complex, minimum=-{most:.2f}, maximum={most:.2f}
 label complex and name CA and (b > {most / 3:.2f} or b < -{most / 3:.2f}), "%s%s" % (resn, resi)
-zoom complex and resn LIG, 6
+zoom complex and {ligand}, 6
 """
 
 
@@ -200,6 +202,12 @@ def _chain_letters(residues: Sequence[ResidueId]) -> tuple[dict[str, str], list[
             letters[name] = next(free, "?")
             remarks.append(f"CHAIN {letters[name]} IS CHAIN '{clean_name(name)}' OF THE FILE")
     return letters, remarks
+
+
+def _ligand_id(chains: dict[str, str]) -> ResidueId:
+    """Where complex.pdb has the ligand: in a chain that the pocket does not use, capitals from Z down first."""
+    order = [*reversed(CHAINS[:26]), *CHAINS[26:]]
+    return ResidueId(next((letter for letter in order if letter not in chains.values()), "Z"), "LIG", 1, "")
 
 
 def _fitting(residue: ResidueId, chains: dict[str, str], remarks: list[str]) -> ResidueId:

@@ -33,6 +33,8 @@ figure.ligand svg { margin: 0 auto; }
 .raises { left: 50%; background: rgb(43 123 186); }
 .lowers { right: 50%; background: rgb(224 130 47); }
 tfoot th, tfoot td { font-weight: 600; border-bottom: 0; }
+.poses td:last-child { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 16rem; }
+.poses thead th:last-child { text-align: left; }
 ul.files { padding-left: 1.2rem; }
 """
 
@@ -51,6 +53,7 @@ FILES = {
     "complex.pml": "opens complex.pdb in PyMOL and colours it; run it in its folder",
 }
 
+_INTERVAL = "90 % interval, pK"
 _TITLE = "Why this score: {}, pK {:.3f}"
 
 
@@ -61,7 +64,7 @@ def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str
     values = attribution.of_ligand_atoms()
     mol = Chem.Mol(molecule(attribution.ligand, attribution.smiles))
     for place in np.argsort(-np.abs(values), kind="stable")[:NUM_LABELS].tolist():
-        mol.GetAtomWithIdx(place).SetProp("atomNote", _signed(values[place], digits=2))
+        mol.GetAtomWithIdx(place).SetProp("atomNote", f"{values[place]:+.2f}")  # RDKit cannot draw U+2212
     colours = dict(enumerate(_colour(value, _largest(values)) for value in values.tolist()))
     drawer = rdMolDraw2D.MolDraw2DSVG(*size)
     options = drawer.drawOptions()
@@ -104,7 +107,7 @@ def page(
         ("contacts", f"{len(attribution.contact_pk):,}"),
     ]
     if interval:
-        tiles.insert(1, ("90 % interval, pK", "{:.1f} to {:.1f}".format(*interval)))
+        tiles.insert(1, (_INTERVAL, "{:.1f} to {:.1f}".format(*interval)))
     body = (
         f"<header><h1>Why this score: {name}</h1><p class='lead'>{_text(ligand_file)} in {_text(protein_file)}<br>"
         f"model: {_text(model)}{means}</p></header><div class='tiles'>"
@@ -129,11 +132,22 @@ def name_and_pk(text: str) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def index_page(rows: Iterable[tuple[str, str, str]]) -> str:
-    """A list of poses: (name, pK, address of the page relative to this one)."""
-    cells = [(f"<a href='{_text(address)}'>{_text(name)}</a>", _text(pk)) for name, pk, address in rows]
-    table = _table(("pose", "predicted pK"), cells)
-    return _document("Explained poses", f"<header><h1>Explained poses</h1></header>{table}")
+def interval_and_remarks(text: str) -> tuple[str, str]:
+    """How sure the score is, as a page of `page` says it; '' for what it does not say."""
+    interval = re.search(rf"<span>{_INTERVAL}</span><b>(.*?)</b>", text)
+    remarks = re.findall(r"<p class='warning'>(?:warning: )?(.*?)</p>", text, flags=re.DOTALL)
+    return html.unescape(interval[1]) if interval else "", html.unescape("; ".join(remarks))
+
+
+def index_page(rows: Iterable[tuple[str, str, str, str, str]]) -> str:
+    """A list of poses: (name, pK, interval, remarks, address of the page relative to this one)."""
+    cells = [
+        (f"<a href='{_text(address)}'>{_text(name)}</a>", *map(_text, (pk, interval, remarks)))
+        for name, pk, interval, remarks, address in rows
+    ]
+    table = _table(("pose", "predicted pK", _INTERVAL, "warnings"), cells)
+    header = "<header><h1>Explained poses</h1></header>"
+    return _document("Explained poses", f"{header}<div class='poses'>{table}</div>")
 
 
 def _document(title: str, body: str) -> str:

@@ -18,13 +18,25 @@ Bonds inside acid, nitro and amidine groups are OTHER, since a file draws the do
 from __future__ import annotations
 
 from collections.abc import Iterator
+from enum import Enum
+from itertools import combinations, islice
 
 import numpy as np
 from rdkit import Chem
 
 from src.graph import FEATURE_COLUMN, MAX_CHARGE, NODE_FEATURES, BondType, Hybridisation, Side
 
-PARTIAL = "partial sanitisation"
+MAX_FORMS = 200  # of aromatic nitrogens that are tried before a molecule counts as unsound
+MAX_PYRROLES = 3  # nitrogens of a molecule that may lack their hydrogen
+
+
+class Road(Enum):
+    """How much is done so that a molecule can be sanitised, the least first; the value names what was read."""
+
+    SOUND = ""
+    COMPLETED = "hydrogens added to the "  # of aromatic nitrogens, which a file without hydrogens does not show
+    PARTIAL = "partial sanitisation of the "  # without the checks of valence and the assignment of double bonds
+
 
 _SP = Chem.HybridizationType
 _HYBRIDISATION = {
@@ -66,7 +78,8 @@ _AMIDINE_CARBON = Chem.MolFromSmarts(
 _SULFONAMIDE = Chem.MolFromSmarts("[N;$(N-[S,P]=O)]")
 # A charge that hydrogen explains: beside no opposite charge, on an atom that is bonded to something.
 _PROTON_GAINED = Chem.MolFromSmarts("[+1!h0!D0!$([*]~[-1,-2,-3,-4])]")
-_PROTON_LOST = Chem.MolFromSmarts("[O,S,N,C,P,o,s,n,c;-1!D0!$([*]~[+1,+2,+3,+4])]")
+# MOL2 without hydrogens gives an NH2 a charge of -2, by its free valences.
+_PROTON_LOST = Chem.MolFromSmarts("[O,S,N,C,P,o,s,n,c;-1,-2,-3;!D0;!$([*]~[+1,+2,+3,+4])]")
 
 _REMOVE_EVERY_H = Chem.RemoveHsParameters()
 for _option in dir(_REMOVE_EVERY_H):
@@ -76,12 +89,12 @@ _REMOVE_EVERY_H.showWarnings = False
 _REMOVE_EVERY_H.updateExplicitCount = True
 
 
-def heavy_form(mol: Chem.Mol, *, partial: bool) -> tuple[Chem.Mol, list[str]]:
+def heavy_form(mol: Chem.Mol, *, road: Road = Road.SOUND) -> tuple[Chem.Mol, list[str]]:
     """The largest fragment without hydrogens, isotopes and radicals, neutral where hydrogen explains charge.
 
     Args:
         mol: as parsed, not sanitised.
-        partial: leave out the checks of valence and the assignment of double bonds.
+        road: how far to go.
 
     Returns:
         The molecule, heavy atoms in file order with their coordinates, and notes on what was changed.
@@ -94,7 +107,11 @@ def heavy_form(mol: Chem.Mol, *, partial: bool) -> tuple[Chem.Mol, list[str]]:
     radicals = sum(atom.GetNumRadicalElectrons() > 0 for atom in mol.GetAtoms())
     notes = [f"{radicals} radical atoms given hydrogens"] if radicals else []
     notes += _charge_ammonium(mol)
-    _sanitise(mol, partial)
+    if road is Road.PARTIAL:
+        _sanitise_partly(mol)
+    else:
+        mol, guesses = _sanitised(mol, adds_hydrogens=road is Road.COMPLETED)
+        notes += guesses
     mol = Chem.RWMol(Chem.RemoveHs(mol, _REMOVE_EVERY_H, sanitize=False))
     for atom in mol.GetAtoms():
         atom.SetIsotope(0)
@@ -109,8 +126,10 @@ def heavy_form(mol: Chem.Mol, *, partial: bool) -> tuple[Chem.Mol, list[str]]:
     notes += _keep_largest_fragment(mol)
     mol.UpdatePropertyCache(strict=False)
     _neutralise(mol)
-    _sanitise(mol, partial)
-    if not partial:
+    if road is Road.PARTIAL:
+        _sanitise_partly(mol)
+    else:
+        Chem.SanitizeMol(mol)
         Chem.AssignStereochemistryFrom3D(mol)
     return mol.GetMol(), notes
 
@@ -125,7 +144,7 @@ def ligand_features(mol: Chem.Mol) -> np.ndarray:
     for atom in mol.GetAtoms():
         number = atom.GetIdx()
         column["element"][number] = atom.GetAtomicNum()
-        column["charge"][number] = np.clip(groups.charge(atom), -MAX_CHARGE, MAX_CHARGE) + MAX_CHARGE
+        column["charge"][number] = min(max(groups.charge(atom), -MAX_CHARGE), MAX_CHARGE) + MAX_CHARGE
         resonant = number in groups.acid or number in groups.amidine
         hybridisation = _HYBRIDISATION.get(atom.GetHybridization(), Hybridisation.OTHER)
         column["hybridisation"][number] = Hybridisation.SP2 if resonant else hybridisation
@@ -209,12 +228,58 @@ def _azole_nitrogens(mol: Chem.Mol) -> set[int]:
     return found
 
 
-def _sanitise(mol: Chem.RWMol, partial: bool) -> None:
-    if not partial:
-        Chem.SanitizeMol(mol)
-        return
+def _sanitise_partly(mol: Chem.RWMol) -> None:
     mol.UpdatePropertyCache(strict=False)
     Chem.SanitizeMol(mol, _PARTIAL_STEPS)
+
+
+def _sanitised(mol: Chem.RWMol, *, adds_hydrogens: bool) -> tuple[Chem.RWMol, list[str]]:
+    """The molecule as it is, else in the first form of its aromatic nitrogens that has a Kekulé structure, and notes.
+
+    Raises:
+        ValueError: RDKit cannot sanitise any of them; what it says of the first.
+    """
+    fault: ValueError | None = None
+    for form, notes in islice(_forms_of_aromatic_nitrogens(mol, adds_hydrogens=adds_hydrogens), MAX_FORMS):
+        try:
+            Chem.SanitizeMol(form)
+        except ValueError as error:
+            fault = fault or error
+        else:
+            return form, notes
+    assert fault is not None
+    raise fault
+
+
+def _forms_of_aromatic_nitrogens(mol: Chem.RWMol, *, adds_hydrogens: bool) -> Iterator[tuple[Chem.RWMol, list[str]]]:
+    """The molecule itself, then with other charges and hydrogens where aromatic bonds leave them open.
+
+    An aromatic nitrogen with three neighbours is neutral in indole and pyridone and charged in pyridinium and
+    thiazolium; one with two has a hydrogen in pyrrole. MOL2 says no charges, and some SDF neither.
+    """
+    yield Chem.RWMol(mol), []
+    found = [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() == 7 and any(map(_is_aromatic, atom.GetBonds()))]
+    full = [atom.GetIdx() for atom in found if atom.GetDegree() == 3]
+    bare = [atom.GetIdx() for atom in found if atom.GetDegree() == 2 and not atom.GetNumExplicitHs()]
+    Chem.GetSymmSSSR(mol)
+    in_five = {number for number in full + bare if mol.GetRingInfo().IsAtomInRingOfSize(number, 5)}
+    six = [number for number in full if number not in in_five]
+    bare.sort(key=lambda number: number not in in_five)  # the hydrogen of a purine is on its small ring
+    charges = dict.fromkeys([(), tuple(six), *((*six, number) for number in full if number in in_five)])
+    has_hydrogens = any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
+    for count in range(MAX_PYRROLES + 1 if adds_hydrogens and not has_hydrogens else 1):
+        for charged in charges:
+            for chosen in combinations(bare, count):
+                form = Chem.RWMol(mol)
+                for number in full:
+                    form.GetAtomWithIdx(number).SetFormalCharge(int(number in charged))
+                for number in chosen:
+                    form.GetAtomWithIdx(number).SetNumExplicitHs(1)
+                yield form, [f"{count} aromatic nitrogens given the hydrogen that the file lacks"] * bool(count)
+
+
+def _is_aromatic(bond: Chem.Bond) -> bool:
+    return bond.GetBondType() == Chem.BondType.AROMATIC
 
 
 def _charge_ammonium(mol: Chem.RWMol) -> list[str]:
@@ -223,7 +288,8 @@ def _charge_ammonium(mol: Chem.RWMol) -> list[str]:
     for atom in mol.GetAtoms():
         if atom.GetAtomicNum() == 7 and atom.GetFormalCharge() == 0:
             valence = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
-            if valence == 4:
+            # Of aromatic bonds the sum says nothing: it is 4 in indole too.
+            if valence == 4 and not any(map(_is_aromatic, atom.GetBonds())):
                 atom.SetFormalCharge(1)
                 charged += 1
     return [f"{charged} four-valent nitrogens charged +1"] if charged else []

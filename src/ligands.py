@@ -7,6 +7,7 @@ tautomer is another molecule.
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,13 +18,13 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from src.atoms import MAX_COORDINATE, Atoms, StructureError, clean_name, iter_lines, sorted_bonds
-from src.ligand_typing import PARTIAL, bond_types, heavy_form, ligand_features
-from src.residues import ATOMIC_NUMBER, SYMBOLS
+from src.ligand_parsing import parse_ligand
+from src.ligand_typing import Road, bond_types, heavy_form, ligand_features
+from src.residues import SYMBOLS
 
 MAX_MOLECULE_BYTES = 32 * 2**20  # text of one molecule; 999 atoms need 100 kB
 
 _HEAD_LINES = 1000  # within which a file must show what it is
-_PLACEHOLDER = "Og"  # stands for unknown elements in MOL2, whose reader knows no dummy atom
 _NOT_LIGANDS = (".pdb", ".ent", ".pdbqt", ".cif", ".mmcif", ".smi", ".smiles", ".txt", ".csv")
 
 
@@ -36,15 +37,16 @@ class Ligand:
     name: str
     atoms: Atoms
     smiles: str  # neutral form without hydrogens; empty when RDKit cannot write one
-    road: str  # 'sdf', 'mol2', 'partial sanitisation of the sdf', 'partial sanitisation of the mol2'
+    road: str  # 'sdf', 'mol2', or what Road says before them, such as 'partial sanitisation of the sdf'
     notes: tuple[str, ...]
 
 
 def read_ligand(paths: Sequence[Path]) -> Ligand:
     """The ligand that several files describe: the SDF if it is sound, else the MOL2, else what can be kept.
 
-    The last road leaves out the checks of valence and the assignment of double bonds that failed, first in
-    the SDF, then in the MOL2. Of a file with several molecules the first is read, and a note says so.
+    What can be kept is first a molecule whose aromatic nitrogens get the hydrogens that their file lacks, then one
+    without the checks of valence and the assignment of double bonds that failed, each of the SDF before the MOL2.
+    Of a file with several molecules the first is read, and a note says so.
 
     Raises:
         LigandError: no road led to a molecule with 3D coordinates; the message has the reason of each.
@@ -57,10 +59,10 @@ def read_ligand(paths: Sequence[Path]) -> Ligand:
         except StructureError as error:
             reasons.append(str(error))
     blocks.sort(key=lambda block: block.kind != "sdf")
-    for partial in (False, True):
+    for road in Road:
         for block in blocks:
             try:
-                ligand = _ligand(block, partial=partial)
+                ligand = _ligand(block, road)
             except LigandError as error:
                 reasons.append(str(error))
             else:
@@ -102,19 +104,27 @@ class LigandRecord:
 
 def ligand_of(block: LigandRecord) -> Ligand | LigandError:
     try:
-        return _ligand(block, partial=False)
+        return _ligand(block, Road.SOUND)
     except LigandError as error:
         reason = error  # Python forgets the name of an exception after its block
     twin = _twin(block)
+    if twin is None:
+        return _mended(block, reason)
     try:
-        if twin is None:
-            return _with_notes(_ligand(block, partial=True), [str(reason)], block, [block])
         ligand = read_ligand([block.path, twin])
     except LigandError as error:
-        return reason if twin is None else error
+        return error
     if ligand.road.endswith(block.kind):
         return ligand
     return replace(ligand, notes=(f"{twin.name}, which lies beside {block.path.name}, was read", *ligand.notes))
+
+
+def _mended(block: LigandRecord, reason: LigandError) -> Ligand | LigandError:
+    """By the other roads, with the reason why not by the first; that reason if there is none."""
+    for road in (Road.COMPLETED, Road.PARTIAL):
+        with contextlib.suppress(LigandError):
+            return _with_notes(_ligand(block, road), [str(reason)], block, [block])
+    return reason
 
 
 def _twin(block: LigandRecord) -> Path | None:
@@ -138,20 +148,22 @@ def _with_notes(ligand: Ligand, reasons: list[str], block: LigandRecord, blocks:
 def _difference(block: LigandRecord, other: LigandRecord) -> str:
     formulas = []
     for each in (block, other):
-        mol = _parse(each)
+        mol = parse_ligand(each.text, each.kind)
         counts = Counter(atom.GetSymbol() for atom in mol.GetAtoms() if atom.GetAtomicNum() != 1) if mol else {}
         formulas.append("".join(f"{symbol}{counts[symbol]}" for symbol in sorted(counts)))
     return "" if formulas[0] == formulas[1] else f"{formulas[1] or 'unreadable'} for {formulas[0]}"
 
 
-def _ligand(block: LigandRecord, *, partial: bool) -> Ligand:
+def _ligand(block: LigandRecord, road: Road) -> Ligand:
     with rdBase.BlockLogs():
-        mol = _parse(block)
+        mol = parse_ligand(block.text, block.kind)
         if mol is None or not mol.GetNumAtoms():
             raise LigandError(f"{block}: RDKit cannot read it as {block.kind.upper()}; expected a complete record")
+        if mol.GetNumAtoms() > 1 and not mol.GetNumBonds():
+            raise LigandError(f"{block}: has {mol.GetNumAtoms()} atoms and no bonds; expected bond orders")
         _require_3d(mol, block)
         try:
-            mol, notes = heavy_form(mol, partial=partial)
+            mol, notes = heavy_form(mol, road=road)
             if not mol.GetNumAtoms():
                 raise LigandError(f"{block}: has no heavy atoms")
             features = ligand_features(mol)
@@ -161,7 +173,8 @@ def _ligand(block: LigandRecord, *, partial: bool) -> Ligand:
             raise
         except (ValueError, RuntimeError) as error:  # all of RDKit's own exceptions are one of these
             raise LigandError(f"{block}: cannot be sanitised: {str(error).strip().splitlines()[0]}") from error
-    name = clean_name(mol.GetProp("_Name") if mol.HasProp("_Name") else "") or clean_name(block.path.name.split(".")[0])
+    title = mol.GetProp("_Name") if mol.HasProp("_Name") else ""
+    name = clean_name(title.strip("*")) or clean_name(block.path.name.split(".")[0])  # Open Babel's no name is *****
     pos = np.array(mol.GetConformer().GetPositions(), dtype=np.float64)
     atoms = Atoms(
         pos=pos,
@@ -172,8 +185,7 @@ def _ligand(block: LigandRecord, *, partial: bool) -> Ligand:
         bonds=pairs,
         bond_types=kinds,
     )
-    road = f"{PARTIAL} of the {block.kind}" if partial else block.kind
-    return Ligand(name, atoms, smiles, road, tuple(notes))
+    return Ligand(name, atoms, smiles, f"{road.value}{block.kind}", tuple(notes))
 
 
 def _smiles(mol: Chem.Mol) -> str:
@@ -191,63 +203,6 @@ def _require_3d(mol: Chem.Mol, block: LigandRecord) -> None:
     spread = np.ptp(pos, axis=0)
     if (len(pos) > 1 and spread.max() < 1e-3) or (len(pos) > 3 and spread[2] < 1e-4):
         raise LigandError(f"{block}: no 3D coordinates; expected a pose in the frame of the protein, not a drawing")
-
-
-def _parse(block: LigandRecord) -> Chem.Mol | None:
-    text = block.text
-    with rdBase.BlockLogs():
-        try:
-            if block.kind == "sdf":
-                return Chem.MolFromMolBlock(_with_known_symbols(text), sanitize=False, removeHs=False)
-            mol = Chem.MolFromMol2Block(_with_known_types(text), sanitize=False, removeHs=False)
-        except (ValueError, RuntimeError):  # RDKit returns None for most damage and raises for some
-            return None
-    for atom in mol.GetAtoms() if mol else ():
-        if atom.GetSymbol() == _PLACEHOLDER:
-            atom.SetAtomicNum(0)
-    return mol
-
-
-def _with_known_symbols(text: str) -> str:
-    """A mol block with elements in their usual letter case and '*' for what is no element."""
-    lines = text.split("\n")
-    if len(lines) < 4:
-        return text
-    if "V3000" in lines[3]:
-        return "\n".join(map(_with_known_symbol_v3000, lines))
-    num_atoms = int(lines[3][:3]) if lines[3][:3].strip().isdigit() else 0
-    for number in range(4, min(4 + num_atoms, len(lines))):
-        line = lines[number]
-        lines[number] = line[:31] + _symbol(line[31:34], "*").ljust(3) + line[34:]
-    return "\n".join(lines)
-
-
-def _with_known_symbol_v3000(line: str) -> str:
-    words = line.split()
-    # M  V30 index type x y z ...; a bond line has four numbers and no letters there
-    if len(words) < 8 or words[:2] != ["M", "V30"] or not words[2].isdigit() or not words[3][:1].isalpha():
-        return line
-    words[3] = _symbol(words[3], "*")
-    return f"M  V30 {' '.join(words[2:])}"
-
-
-def _with_known_types(text: str) -> str:
-    """A MOL2 block with atom types in their usual letter case and the placeholder for what is no element."""
-    lines = text.split("\n")
-    section = ""
-    for number, line in enumerate(lines):
-        if line.startswith("@<TRIPOS>"):
-            section = line.strip()
-        elif section == "@<TRIPOS>ATOM" and len(words := line.split()) >= 6:
-            element, dot, hybridisation = words[5].partition(".")
-            words[5] = _symbol(element, _PLACEHOLDER) + dot + hybridisation.lower()
-            lines[number] = " ".join(words)
-    return "\n".join(lines)
-
-
-def _symbol(text: str, unknown: str) -> str:
-    number = ATOMIC_NUMBER.get(text.strip().upper(), 0)
-    return SYMBOLS[number] if number else unknown
 
 
 def _first_block(path: Path) -> LigandRecord:
@@ -286,7 +241,7 @@ def ligand_records(path: Path) -> Iterator[LigandRecord]:
 
 def _kind(path: Path) -> tuple[str, Iterator[str]]:
     """'sdf' or 'mol2' by the first telling line, and all lines of the file as text."""
-    lines = (line.decode("utf-8", errors="replace") for line in iter_lines(path))
+    lines = (line.decode("utf-8-sig", errors="replace") for line in iter_lines(path))
     head: list[str] = []
     size = 0
     for line in islice(lines, _HEAD_LINES):

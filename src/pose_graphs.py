@@ -8,19 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from src.atoms import StructureError
+from src.atoms import Atoms, ResidueId, StructureError, clean_name
 from src.data_processing import GraphError, Receptor, build_graph, residue_distances
 from src.domain import UNKNOWN_DOMAIN, Applicability, Domain
-from src.graph import ComplexGraph
+from src.graph import FEATURE_COLUMN, ComplexGraph
 from src.ligands import Ligand, LigandError, ligand_of
 from src.poses import Pose
+from src.residues import METALS
 from src.settings import GraphSettings
-from src.structures import Protein, read_protein
+from src.structures import Protein, incomplete_residues, read_protein
 
 CUT_MARGIN = 0.5  # Å; the outermost residue of a pocket that was cut at a radius lies a little inside it
 CLASH_DISTANCE = 2.0  # Å between heavy atoms that are not bonded
+METAL_BOND = 2.6  # Å; N, O and S lie 1.9 to 2.5 Å from the metals of proteins, and at least METAL_CLASH
+METAL_CLASH = 1.6
+COORDINATING = (7, 8, 15, 16, 34)  # elements of a ligand that bind metals; any other so near is a clash
 JITTER = 0.1  # Å, standard deviation of each coordinate: what two refinements of one crystal structure differ by
 MAX_RECEPTORS = 4  # kept in memory; in a table of pairs those of one protein mostly follow each other
+
+_METAL_TABLE = np.isin(np.arange(256), list(METALS))  # by atomic number
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,14 @@ class PoseGraphs:
     warnings: tuple[str, ...] = ()
     applicability: Applicability = UNKNOWN_DOMAIN
     graphs: tuple[ComplexGraph, ...] = ()  # of the pose, then of its jittered copies
+
+
+@dataclass(frozen=True)
+class _Known:
+    """A protein that was read, and what is found out once for all poses in it."""
+
+    receptor: Receptor
+    incomplete: frozenset[ResidueId]
 
 
 class PoseReader:
@@ -47,7 +61,7 @@ class PoseReader:
         """
         self.settings, self.domain = settings, domain
         self.num_jitters, self.one_receptor = num_jitters, one_receptor
-        self._receptors: dict[Path, Receptor | StructureError] = {}
+        self._receptors: dict[Path, _Known | StructureError] = {}
         self._identities: dict[Path, float] = {}
 
     def read(self, poses: Sequence[Pose], *, is_all: bool = False) -> list[PoseGraphs]:
@@ -78,8 +92,8 @@ class PoseReader:
                 raise
             return PoseGraphs(ligand.name, str(error))
 
-    def _build(self, ligand: Ligand, receptor: Receptor, path: Path) -> PoseGraphs:
-        radius = self.settings.pocket_radius
+    def _build(self, ligand: Ligand, known: _Known, path: Path) -> PoseGraphs:
+        receptor, radius = known.receptor, self.settings.pocket_radius
         near = receptor.around(ligand.atoms.pos, radius)
         graph, notes = build_graph(ligand.name, ligand, near, self.settings)
         partly = (f"the ligand is read by {ligand.road}",) if "partial" in ligand.road else ()
@@ -90,12 +104,19 @@ class PoseReader:
         ]
         return PoseGraphs(
             ligand.name,
-            warnings=(*geometry_warnings(graph, self.settings), *cut, *partly, *notes),
+            warnings=(
+                *geometry_warnings(graph, self.settings),
+                *metal_warnings(graph, near.atoms, ligand),
+                *cut,
+                *incomplete_warnings(near.atoms, known.incomplete, ligand.atoms.pos),
+                *partly,
+                *notes,
+            ),
             applicability=self.domain.judge(graph, self._identity(path)) if self.domain else UNKNOWN_DOMAIN,
             graphs=(graph, *copies),
         )
 
-    def _receptor(self, path: Path) -> Receptor:
+    def _receptor(self, path: Path) -> _Known:
         if path not in self._receptors:
             self._keep(path, None)
         found = self._receptors[path]
@@ -109,7 +130,8 @@ class PoseReader:
         # Jittered atoms reach a little farther.
         radius = self.settings.pocket_radius + (1.0 if self.num_jitters else 0.0)
         try:
-            self._receptors[path] = Receptor(read_protein(path, near=near, radius=radius))
+            protein = read_protein(path, near=near, radius=radius)
+            self._receptors[path] = _Known(Receptor(protein), incomplete_residues(protein.atoms))
         except StructureError as error:
             self._receptors[path] = error
 
@@ -140,11 +162,48 @@ def geometry_warnings(graph: ComplexGraph, settings: GraphSettings) -> Iterable[
     if not graph.contacts.shape[1]:
         yield f"no protein atom within {settings.interaction_cutoff:g} Å: the pK says nothing about this pose"
         return
-    ligand, pocket = graph.contacts.long().numpy()
-    pos = graph.pos.numpy()
-    closest = float(np.linalg.norm(pos[ligand] - pos[pocket], axis=1).min())
+    atom, pocket, distance = _contacts(graph)
+    is_bond = _is_metal(graph)[pocket] & _coordinates(graph, atom)
+    closest = float(distance.min(initial=np.inf, where=~is_bond))
     if closest < CLASH_DISTANCE:
         yield f"ligand and protein atoms are only {closest:.1f} Å apart (a clash or a covalent bond)"
+
+
+def metal_warnings(graph: ComplexGraph, protein: Atoms, ligand: Ligand) -> Iterable[str]:
+    """Which metals of the protein file the ligand is bound to, and whether it is too near.
+
+    Args:
+        protein: what lies around the ligand; the graph does not know the names.
+    """
+    is_metal = _is_metal(graph)
+    if not is_metal[graph.num_ligand_atoms :].any():
+        return
+    atom, pocket, distance = _contacts(graph)
+    is_bound = is_metal[pocket] & _coordinates(graph, atom) & (distance < METAL_BOND)
+    for metal in np.unique(pocket[is_bound]):
+        place = graph.pos[metal].numpy() + ligand.atoms.pos.mean(axis=0)
+        residue = protein.residue_index[np.linalg.norm(protein.pos - place, axis=1).argmin()]
+        name, closest = _name(protein.residue_ids[residue]), distance[is_bound & (pocket == metal)].min()
+        if closest < METAL_CLASH:
+            yield f"the ligand is only {closest:.1f} Å from the metal of {name}, nearer than a bond"
+        else:
+            yield f"bound to {name} ({closest:.1f} Å)"
+
+
+def incomplete_warnings(pocket: Atoms, incomplete: frozenset[ResidueId], ligand_pos: np.ndarray) -> Iterable[str]:
+    """Which amino acids around the ligand lack heavy atoms, the nearest first.
+
+    Args:
+        incomplete: residues of the whole protein.
+        ligand_pos: [m, 3], Å.
+    """
+    if incomplete.isdisjoint(pocket.residue_ids):
+        return
+    found = [number for number, residue in enumerate(pocket.residue_ids) if residue in incomplete]
+    nearest = sorted(found, key=residue_distances(pocket, ligand_pos).__getitem__)
+    count = "1 residue of the pocket lacks" if len(found) == 1 else f"{len(found)} residues of the pocket lack"
+    named = ", ".join([_name(pocket.residue_ids[one]) for one in nearest[:3]] + ["..."] * (len(found) > 3))
+    yield f"{count} heavy atoms ({named}): the score misses their contacts"
 
 
 def pocket_warnings(protein: Protein, ligand: Ligand, settings: GraphSettings) -> Iterable[str]:
@@ -157,3 +216,25 @@ def pocket_warnings(protein: Protein, ligand: Ligand, settings: GraphSettings) -
             f"the protein file ends {reach:.1f} Å from the ligand and the model looks {settings.pocket_radius:g} Å "
             "far: if this is a pocket that was cut too small, give the whole protein"
         )
+
+
+def _contacts(graph: ComplexGraph) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ligand atom and pocket atom of each contact, and their distance, Å; all [C]."""
+    ligand, pocket = graph.contacts.long().numpy()
+    pos = graph.pos.numpy()
+    return ligand, pocket, np.linalg.norm(pos[ligand] - pos[pocket], axis=1)
+
+
+def _is_metal(graph: ComplexGraph) -> np.ndarray:
+    """[atoms] bool."""
+    return _METAL_TABLE[graph.features[:, FEATURE_COLUMN["element"]].numpy()]
+
+
+def _coordinates(graph: ComplexGraph, atom: np.ndarray) -> np.ndarray:
+    """Whether these atoms can bind a metal, bool as atom."""
+    return np.isin(graph.features[:, FEATURE_COLUMN["element"]].numpy()[atom], COORDINATING)
+
+
+def _name(residue: ResidueId) -> str:
+    """Such as ASP A 189."""
+    return clean_name(f"{residue.name} {residue.chain} {residue.number}{residue.insertion}")

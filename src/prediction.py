@@ -31,6 +31,7 @@ KCAL_PER_PK = 1.987204259e-3 * 298.15 * math.log(10)
 MAX_ATOMS = {"cpu": 20_000, "cuda": 60_000}  # of a batch; what does not fit into a GPU all the same is run in parts
 COLUMNS = (
     "ligand",
+    "molecule",
     "pK",
     "pK_low",
     "pK_high",
@@ -61,6 +62,7 @@ class Prediction:
     jitter_sd: float | None = None  # pK, over copies of the pose with noise
     applicability: str = ""
     unlike: tuple[str, ...] = ()  # in what the complex is unlike the training set
+    molecule: int = 1  # number in the ligand file, from 1
 
     @property
     def kd_nm(self) -> float | None:
@@ -80,6 +82,11 @@ class Prediction:
         return self.pk - self.half_width, self.pk + self.half_width
 
     @property
+    def members_sd(self) -> float | None:
+        """Standard deviation over the models, pK; None for a single one."""
+        return float(np.std(self.members, ddof=1)) if len(self.members) > 1 else None
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What to know before the score is used: in what the complex is unlike the training set, and warnings."""
         unlike = (self.applicability,) if self.unlike else ()
@@ -90,6 +97,7 @@ class Prediction:
         low, high = self.interval or (None, None)
         values = (
             self.ligand,
+            self.molecule,
             *(_rounded(value, 3) for value in (self.pk, low, high)),
             None if self.kd_nm is None else float(f"{self.kd_nm:.4g}"),
             _rounded(self.dg_kcal_mol, 2),
@@ -100,8 +108,8 @@ class Prediction:
             self.ligand_file,
         )
         row: dict[str, object] = dict(zip(COLUMNS, values, strict=True))
-        if len(self.members) > 1:
-            row[ENSEMBLE_COLUMN] = _rounded(float(np.std(self.members, ddof=1)), 3)
+        if self.members_sd is not None:
+            row[ENSEMBLE_COLUMN] = _rounded(self.members_sd, 3)
             row |= {MEMBER_COLUMN.format(n): _rounded(pk, 3) for n, pk in enumerate(self.members, start=1)}
         if self.jitter_sd is not None:
             row[JITTER_COLUMN] = _rounded(self.jitter_sd, 3)
@@ -197,15 +205,15 @@ class Ensemble:
     def _prediction(
         self, pose: Pose, one: PoseGraphs, table: np.ndarray, failure: str, half_width: float | None
     ) -> Prediction:
-        files = {"protein_file": str(pose.protein), "ligand_file": str(pose.ligand)}
+        where = {"protein_file": str(pose.protein), "ligand_file": str(pose.ligand), "molecule": pose.number}
         if failure:
-            return Prediction(one.ligand, **files, pk=None, warnings=(), failure=failure)
+            return Prediction(pose.title or one.ligand, **where, pk=None, warnings=(), failure=failure)
         pk, copies = float(table[:, 0].mean()), table[:, 1:].mean(axis=0)
         domain = self.scorers[0].domain
         applicability = domain.judge_pk(pk, one.applicability) if domain else one.applicability
         return Prediction(
             one.ligand,
-            **files,
+            **where,
             pk=pk,
             warnings=one.warnings,
             half_width=half_width,
@@ -282,17 +290,28 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
     return Scorer(model.to(chosen).eval(), graph_settings, chosen, synthetic, calibration, domain, path)
 
 
-def sentence(prediction: Prediction) -> str:
-    """One line that a person can read."""
+def sentence(prediction: Prediction, *, per_model: bool = False, with_place: bool = False) -> str:
+    """One line that a person can read, and its remarks.
+
+    Args:
+        per_model: with the pK of each of several models.
+        with_place: with the file, and the number of the molecule in it, which tell poses of one name apart.
+    """
     if prediction.pk is None:
         return f"{prediction.ligand}: not scored: {prediction.failure}"
+    place = f" ({Path(prediction.ligand_file).name}, molecule {prediction.molecule})" if with_place else ""
     text = (
-        f"{prediction.ligand}: pK {prediction.pk:.2f} (-log10 of the affinity in mol/L), "
+        f"{prediction.ligand}{place}: pK {prediction.pk:.2f} (-log10 of the affinity in mol/L), "
         f"Kd about {_concentration(prediction.kd_nm)}, ΔG {prediction.dg_kcal_mol:.1f} kcal/mol at 298.15 K"
     )
     if prediction.interval:
         low, high = prediction.interval
         text += f", 90 % interval pK {low:.1f} to {high:.1f}"
+    if prediction.members_sd is not None:
+        text += f", SD over {len(prediction.members)} models {prediction.members_sd:.2f}"
+        text += f" ({', '.join(f'{pk:.2f}' for pk in prediction.members)})" * per_model
+    if prediction.jitter_sd is not None:
+        text += f", SD over jittered copies {prediction.jitter_sd:.2f}"
     return "\n  ".join([text, *prediction.remarks])
 
 

@@ -1,7 +1,8 @@
 """PDB and mmCIF text -> one record per atom of the first model, by Biopython.
 
 In a PDB file everything is taken from the fixed columns, in any letter case; short lines, a missing element
-or occupancy and non-ASCII bytes are allowed, atoms after END, TER or CONECT are read. Hydrogens and
+or occupancy and non-ASCII bytes are allowed, atoms after END, TER or CONECT are read. Residue numbers beyond
+9999 may be hybrid-36 (https://cci.lbl.gov/hybrid_36/). Hydrogens and
 residues far from the points of interest are removed from the text before Biopython sees it. In mmCIF the
 auth_ identifiers are used, the label_ ones where they are missing. Formats:
 https://www.wwpdb.org/documentation/file-format-content/format33/sect9.html,
@@ -25,8 +26,10 @@ from src.atoms import MAX_COORDINATE, StructureError, clean_name
 from src.residues import IONS, atomic_number, is_polymer
 
 _CIF_ATOMS = re.compile(rb"^\s*_atom_site\.", re.MULTILINE | re.IGNORECASE)
+_CIF_DATA = re.compile(r"^\s*data_", re.MULTILINE | re.IGNORECASE)
 _CIF_TABLE_END = re.compile(rb"^(#|_(?!atom_site\.)|loop_|data_)", re.MULTILINE | re.IGNORECASE)
 _COLUMNS = 80
+_HYBRID_36 = re.compile(rb"[A-Z][A-Z0-9]{3}|[a-z][a-z0-9]{3}")
 _CIF_COLUMNS = {  # what is needed of _atom_site, first choice first
     "record": ("group_pdb",),
     "element": ("type_symbol",),
@@ -42,6 +45,7 @@ _CIF_COLUMNS = {  # what is needed of _atom_site, first choice first
     "occupancy": ("occupancy",),
     "model": ("pdbx_pdb_model_num",),
 }
+_CIF_COORDINATES = {"x": "Cartn_x", "y": "Cartn_y", "z": "Cartn_z"}
 _CIF_REQUIRED = ("name", "residue", "chain", "number", "x", "y", "z")
 
 
@@ -76,6 +80,7 @@ class _RecordBuilder(StructureBuilder):
         super().__init__()
         self.records: list[Record] = []
         self._elements = [table.elements[row] for row in rows]
+        self._numbers = table.numbers[rows].tolist()
         self._runs = table.runs[rows].tolist()
         self._pos = table.pos[rows].tolist()  # float64; Biopython's own are float32
 
@@ -89,15 +94,15 @@ class _RecordBuilder(StructureBuilder):
         self._chain = chain_id.strip()
 
     def init_residue(self, resname: str, field: str, resseq: int, icode: str) -> None:
-        self._residue = (self._chain, resseq, icode.strip(), resname)
+        self._insertion, self._name = icode.strip(), resname
 
     def init_atom(self, name, coord, b_factor, occupancy, altloc, fullname, serial_number, element) -> None:
         row = self.line_counter - 1
         occupancy = 1.0 if occupancy is None or not math.isfinite(occupancy) else occupancy
         self.records.append(
             Record(
-                *self._residue, name.strip(), self._elements[row], altloc.strip(), occupancy, self._runs[row],
-                tuple(self._pos[row]),
+                self._chain, self._numbers[row], self._insertion, self._name, name.strip(), self._elements[row],
+                altloc.strip(), occupancy, self._runs[row], tuple(self._pos[row]),
             )
         )  # fmt: skip
 
@@ -105,6 +110,7 @@ class _RecordBuilder(StructureBuilder):
 class _PdbTable(NamedTuple):
     text: np.ndarray  # [lines, 80] uint8, padded with blanks
     pos: np.ndarray  # [lines, 3] float64, Å
+    numbers: np.ndarray  # [lines] of the residues
     elements: list[int]  # atomic numbers
     runs: np.ndarray  # [lines] how many times the residue changed before
 
@@ -118,6 +124,7 @@ def pdb_records(data: bytes, tree: cKDTree | None, radius: float, notes: list[st
         return [], is_whole
     text = np.full((len(rows), _COLUMNS + 1), ord("\n"), dtype=np.uint8)
     text[:, :_COLUMNS] = table.text[rows]
+    text[_begins_with_letter(text), 22:26] = ord("0")  # Biopython knows no hybrid-36
     builder = _RecordBuilder(table, rows)
     PDBParser(structure_builder=builder, QUIET=True).get_structure("", io.StringIO(text.tobytes().decode("ascii")))
     assert len(builder.records) == len(rows), "Biopython skipped atom lines"
@@ -173,14 +180,33 @@ def _pdb_table(lines: list[bytes], numbers: list[int]) -> _PdbTable:
     bad = ~(np.abs(pos) <= MAX_COORDINATE).all(axis=1)
     if bad.any():
         raise StructureError(f"line {numbers[bad.argmax()]} has a coordinate that is not finite or beyond 99,999 Å")
-    _numbers(text, 22, 26, int, numbers)
+    residue_numbers = _residue_numbers(text, numbers)
     names = np.concatenate([text[:, 12:20], text[:, 76:78]], axis=1).view("S10").ravel().tolist()
     words = {name: name.ljust(10).decode("ascii") for name in set(names)}
     _require_protein({(word[5:8].strip(), word[:4].strip()) for word in words.values()})
     known = {name: atomic_number(word[:4], word[5:8], word[8:10]) for name, word in words.items()}
     residue = _field(text, 17, 27)
     runs = np.concatenate([[0], np.cumsum(residue[1:] != residue[:-1])])
-    return _PdbTable(text, pos, [known[name] for name in names], runs)
+    return _PdbTable(text, pos, residue_numbers, [known[name] for name in names], runs)
+
+
+def _begins_with_letter(text: np.ndarray) -> np.ndarray:
+    """[lines] bool: the residue number does, so that it is hybrid-36 or damaged."""
+    return text[:, 22] >= ord("A")
+
+
+def _residue_numbers(text: np.ndarray, line_numbers: list[int]) -> np.ndarray:
+    """[lines] int. In hybrid-36 9999 is followed by A000 to ZZZZ and a000 to zzzz, which count with 36 digits."""
+    decimal, field = text.copy(), _field(text, 22, 26)
+    found = {}
+    for row in np.flatnonzero(_begins_with_letter(text)).tolist():
+        word = bytes(field[row])
+        if _HYBRID_36.fullmatch(word):
+            found[row] = int(word, 36) + 10_000 + (16 if word[:1].islower() else -10) * 36**3
+            decimal[row, 22:26] = ord("0")
+    numbers = _numbers(decimal, 22, 26, int, line_numbers)
+    numbers[list(found)] = list(found.values())
+    return numbers
 
 
 def _field(text: np.ndarray, first: int, last: int) -> np.ndarray:
@@ -221,7 +247,7 @@ def mmcif_records(data: bytes, notes: list[str]) -> list[Record]:
             pos = tuple(float(atom[axis].split("(")[0]) for axis in "xyz")
             occupancy = float(atom["occupancy"].split("(")[0] or 1.0)
         except ValueError as error:
-            raise StructureError(f"row {row} of _atom_site: {error}") from error
+            raise StructureError(f"row {row} of _atom_site{_bad_value(atom)}") from error
         if not all(abs(x) <= MAX_COORDINATE for x in pos):
             raise StructureError(f"row {row} of _atom_site has a coordinate that is not finite or beyond 99,999 Å")
         run, previous = run + (residue != previous), residue
@@ -232,15 +258,28 @@ def mmcif_records(data: bytes, notes: list[str]) -> list[Record]:
     return records
 
 
+def _bad_value(atom: dict[str, str]) -> str:
+    """Which value of a row is not a number."""
+    for field, column in {**_CIF_COORDINATES, "occupancy": "occupancy"}.items():
+        try:
+            float(atom[field].split("(")[0] or (1.0 if field == "occupancy" else "none"))
+        except ValueError:
+            what = "an occupancy" if field == "occupancy" else "a coordinate"
+            return f", column {column}: {clean_name(atom[field])!r} is not {what}"
+    return f": {clean_name(atom['number'])!r} is not a residue number"
+
+
 def _mmcif_columns(data: bytes) -> dict[str, list[str]]:
-    """The needed columns of _atom_site as text; '.' and '?' become ''."""
-    start = data.rfind(b"loop_", 0, _CIF_ATOMS.search(data).start())
+    """The needed columns of _atom_site as text; '.' and '?' become '', except in coordinates, which cannot lack."""
+    start = data[: _CIF_ATOMS.search(data).start()].lower().rfind(b"loop_")
     end = _CIF_TABLE_END.search(data, start + len(b"loop_"))
     table = data[start : end.start() if end else None] if start >= 0 else data
     # Biopython reads character by character, so it is given the one table that matters.
     text = table.decode("utf-8", errors="replace")
     try:
-        parsed = MMCIF2Dict(io.StringIO(text if start < 0 else "data_\n" + text))
+        # Biopython wants data_ in small letters, CIF does not.
+        whole = _CIF_DATA.sub("data_", text, count=1) if start < 0 else f"data_\n{text}"
+        parsed = MMCIF2Dict(io.StringIO(whole))
     except ZeroDivisionError as error:
         raise StructureError("a loop_ of the _atom_site table has values and no column names") from error
     found = {name.lower().removeprefix("_atom_site."): column for name, column in parsed.items()}
@@ -254,7 +293,8 @@ def _mmcif_columns(data: bytes) -> dict[str, list[str]]:
         if any(len(choice) != length for choice in choices):
             raise StructureError("the _atom_site table ends in the middle of a row; the file is truncated")
         rows = zip(*choices, strict=True) if choices else [("",)] * length
-        columns[field] = [next((v for v in row if v not in (".", "?")), "") for row in rows]
+        unknown = () if field in _CIF_COORDINATES else (".", "?")
+        columns[field] = [next((v for v in row if v not in unknown), "") for row in rows]
     if not length:
         raise StructureError("the _atom_site table has no row")
     return columns

@@ -8,6 +8,7 @@ stands: a cropped pocket does not know where its chain began.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 
 from src.graph import MAX_CHARGE, RESIDUE_TYPES, BondType, Hybridisation, Side
@@ -49,6 +50,9 @@ _SIDE_CHAIN = {
     "CE2~CD2 CD2~CG CZ-OH",
     "VAL": "CB:3 CG1:3 CG2:3 CA-CB CB-CG1 CB-CG2",
 }
+
+# Names that force fields give a residue for its protons: the heavy atoms are those of its parent.
+_PROTONATION = frozenset(["ASH", "CYM", "CYX", "GLH", "HID", "HIE", "HIP", "HSD", "HSE", "HSP", "LYN", "ARN", "TYM"])
 
 # Modified or differently named residues, their parents, and what the modification adds or changes. An atom in
 # neither gets the facts of its element alone.
@@ -119,8 +123,11 @@ IONS = {
 # Two-letter elements recognised in an atom name that starts in the first column, when no element is given.
 _TWO_LETTER = frozenset(["CL", "BR", "ZN", "FE", "MG", "MN", "SE", "CU", "NI", "SI", "PT", "AU", "AS"])
 _POLYMER_ELEMENTS = frozenset(["H", "D", "T", "C", "N", "O", "S", "P", "SE", "F", "CL", "BR", "I", "B"])
+_NONMETALS = frozenset({0, 1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 33, 34, 35, 36, 52, 53, 54, 85, 86})
 _NONMETALS_OF_MOLECULES = frozenset({0, 5, 6, 7, 8, 14, 15, 16, 34})
 _BOND = {"-": BondType.SINGLE, "=": BondType.DOUBLE, "~": BondType.AROMATIC, ":": BondType.OTHER}
+
+METALS = frozenset(range(len(SYMBOLS))) - _NONMETALS  # atomic numbers; without metalloids
 
 Facts = tuple[int, int, int, int, int, int]  # charge + MAX_CHARGE, hybridisation, aromatic, donor, acceptor, ring
 Bond = tuple[str, str, BondType]
@@ -129,6 +136,18 @@ Bond = tuple[str, str, BondType]
 def parent_of(residue: str) -> str | None:
     """The amino acid of the twenty that a residue name is or was made from; None for everything else."""
     return residue if residue in _SIDE_CHAIN else MODIFIED.get(residue)
+
+
+def lacks_heavy_atoms(residue: str, names: Iterable[str]) -> bool:
+    """Whether one of the twenty amino acids has fewer heavy atoms than it should; False for every other residue.
+
+    An atom with a name of another program (CD of ILE, OT1 and OT2 of the last residue) stands for one that is missed.
+    OXT is never missed.
+    """
+    if residue not in _SIDE_CHAIN and residue not in _PROTONATION:
+        return False
+    expected, found = _facts(residue).keys() - {"OXT"}, set(names) - {"OXT"}
+    return len(expected - found) > len(found - expected)
 
 
 def is_polymer(residue: str) -> bool:

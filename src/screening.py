@@ -175,12 +175,13 @@ def _supervised(
 
 def _lost(pose: Pose, fault: WorkerFault) -> Prediction:
     return Prediction(
-        f"{pose.ligand.name}, molecule {pose.number}",
+        pose.name,
         str(pose.protein),
         str(pose.ligand),
         pk=None,
         warnings=(),
         failure=f"reading or scoring it {fault.reason}",
+        molecule=pose.number,
     )
 
 

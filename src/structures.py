@@ -33,7 +33,7 @@ from scipy.spatial import cKDTree
 from src.atoms import Atoms, ResidueId, StructureError, clean_name, read_bytes, sorted_bonds, take
 from src.graph import BOND_CUTOFF, FEATURE_COLUMN, NODE_FEATURES, RESIDUE_TYPES, BondType, Side
 from src.records import Record, is_mmcif, is_near, mmcif_records, pdb_records
-from src.residues import atom_features, classify, is_polymer, residue_bonds
+from src.residues import atom_features, classify, is_polymer, lacks_heavy_atoms, residue_bonds
 
 DEFAULT_RADIUS = 8.0  # Å
 COPY_DISTANCE = 0.5  # Å; two determinations of one atom agree better than this
@@ -113,6 +113,21 @@ def drop_ligand_copy(protein: Atoms, ligand: Atoms) -> tuple[Atoms, list[str]]:
             copies.append(residue)
     kept = take(protein, ~np.isin(protein.residue_index, copies)) if copies else protein
     return kept, [protein.residue_labels[residue] for residue in copies]
+
+
+def copy_notes(labels: Sequence[str]) -> tuple[str, ...]:
+    """What is said of the residues that drop_ligand_copy removed; one sentence, for a peptide has many."""
+    if len(labels) < 2:
+        return tuple(f"{label} of the protein file lies where the ligand is and was left out" for label in labels)
+    named = ", ".join([*labels[:3], *(["..."] if len(labels) > 3 else [])])
+    return (f"{len(labels)} residues of the protein file ({named}) lie where the ligand is and were left out",)
+
+
+def incomplete_residues(atoms: Atoms) -> frozenset[ResidueId]:
+    """The amino acids of a protein that lack heavy atoms, which a crystal did not show or a program cut off."""
+    starts = np.searchsorted(atoms.residue_index, np.arange(len(atoms.residue_ids) + 1)).tolist()
+    spans = zip(atoms.residue_ids, starts[:-1], starts[1:], strict=True)
+    return frozenset(one for one, begin, end in spans if lacks_heavy_atoms(one.name, atoms.atom_names[begin:end]))
 
 
 def _near(whole: Atoms, tree: cKDTree | None, radius: float) -> Atoms:

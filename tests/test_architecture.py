@@ -19,7 +19,7 @@ domain dataset evaluation inference progress baselines attrition
 cache pose_changes explanation_page score_files
 poses data_processing model pdbbind similarity explanation_files
 structures ligands tables descriptions readout
-records ligand_typing layouts split_files attribution
+records ligand_typing ligand_parsing layouts split_files attribution
 calibration residues affinity recomputation emergency
 atoms message_passing layers workers checkpoint locks manifest demo_poses
 storage stop_signals packing out_of_memory geometry

@@ -47,7 +47,17 @@ def test_a_complex_of_the_training_is_like_the_training(domain: Domain, known: C
     found = domain.judge(known, 1.0)
     assert found == Applicability("like the training (ligand 1.00, 1abc; protein 100%)")
     assert domain.judge(known, math.nan).text == "like the training (ligand 1.00, 1abc)"
-    assert domain.judge(replace(known, smiles=""), math.nan) == Applicability("like the training")
+
+
+def test_a_ligand_that_cannot_be_compared_is_not_called_alike(domain: Domain, known: ComplexGraph) -> None:
+    unknown = "the similarity of the ligand is not known"
+    for smiles in ("", "not a SMILES"):
+        graph = replace(known, smiles=smiles)
+        assert domain.judge(graph, 1.0) == Applicability(f"{unknown}, otherwise like the training (protein 100%)")
+        assert domain.judge(graph, math.nan) == Applicability(f"{unknown}, otherwise like the training")
+        unlike = domain.judge(graph, 0.1)
+        assert unlike.text.endswith(f"(nearest 10% identical); {unknown}")
+        assert unlike.reasons == ("protein",)
 
 
 @pytest.mark.parametrize("smiles", ["CC(N)=O", "OCCc1ccccc1", "CCO", "Oc1ccccc1C(=O)O"])
@@ -65,7 +75,7 @@ def test_each_way_to_be_unlike_the_training_has_its_reason(tmp_path: Path, domai
     cases = {
         "ligand": (replace(known, smiles="FC(F)(F)S(=O)(=O)c1ccncc1"), 1.0, "no similar ligand (nearest 0."),
         "protein": (known, 0.12, "no similar protein (nearest 12% identical)"),
-        "elements": (complex_of(tmp_path, [ASP, ALA, ZN]), 1.0, "new elements (Zn)"),
+        "elements": (complex_of(tmp_path, [ASP, ALA, ZN]), 1.0, "new elements in the pocket (Zn)"),
         "residues": (complex_of(tmp_path, [ASP, ALA, GLY]), 1.0, "new residues (GLY)"),
     }
     for reason, (graph, identity, text) in cases.items():
@@ -79,7 +89,19 @@ def test_a_ligand_of_another_size_or_with_another_element(tmp_path: Path, domain
     larger = complex_of(tmp_path, [ASP, ALA], [*LIGAND, ("B", 0.0, 1.5, 1.0)])
     found = domain.judge(replace(larger, smiles="CC(N)=O"), 1.0)
     assert found.reasons == ("elements", "size")
-    assert "new elements (B); ligand of 5 heavy atoms (training 4 to 4)" in found.text
+    assert "new elements in the ligand (B); ligand of 5 heavy atoms (training 4 to 4)" in found.text
+
+
+def test_new_elements_are_named_with_their_place(tmp_path: Path, domain: Domain, known: ComplexGraph) -> None:
+    features = known.features.clone()
+    features[0, 0], features[-1, 0], features[-2, 0] = 9, 17, 15
+    found = domain.judge(replace(known, features=features), 1.0)
+    assert found.reasons == ("elements",)
+    assert found.text.endswith("new elements in the ligand (F); new elements in the pocket (P, Cl)")
+    features[0, 0] = 0
+    text = domain.judge(replace(known, features=features), 1.0).text
+    assert "an atom without an element (dummy or R group) in the ligand; new elements in the pocket" in text
+    assert "*" not in text
 
 
 @pytest.mark.parametrize(("pk", "inside"), [(3.9, False), (4.0, True), (8.0, True), (8.1, False)])

@@ -192,6 +192,16 @@ def test_the_drawing_is_blue_where_the_pk_is_raised_and_orange_where_it_is_lower
     assert "class='note'" in svg
 
 
+def test_the_numbers_of_the_drawing_have_their_signs(explained: Attribution) -> None:
+    """Each character is one outline; RDKit leaves an empty one for a letter that it cannot draw."""
+    counts = np.bincount(explained.ligand_atom, minlength=4)
+    for sign in (-1.0, 1.0):
+        svg = drawing(replace(explained, contact_pk=sign / counts[explained.ligand_atom]))
+        outlines = re.findall(r"<path class='note' d='([^']*)'", svg)
+        assert len(outlines) == 4 * len("-1.00")
+        assert all(outline.startswith("M") for outline in outlines)
+
+
 def test_a_very_large_ligand_is_not_drawn(explained: Attribution, monkeypatch: pytest.MonkeyPatch) -> None:
     assert drawing(explained) is not None
     monkeypatch.setattr("src.explanation_page.MAX_DRAWN_ATOMS", 3)
@@ -326,6 +336,40 @@ def test_the_list_of_poses_has_those_that_were_explained_before_a_stop(explained
     assert "mine" not in text
 
 
+def test_the_list_of_poses_says_how_sure_each_is(explained: Attribution, tmp_path: Path) -> None:
+    write(tmp_path, explained, 1)
+    write(tmp_path, explained, 2, interval=(4.26, 7.81), remarks=("unlike the training: <b>", "warning: 3 Å & away"))
+    text = (
+        Explainer(tmp_path, [random_model()], GRAPH_SETTINGS, "cpu", model_name="m").close().read_text(encoding="utf-8")
+    )
+    pk = f"<td>{explained.pk:.3f}</td>"
+    assert f"{pk}<td></td><td></td></tr>" in text
+    assert f"{pk}<td>4.3 to 7.8</td><td>unlike the training: &lt;b&gt;; 3 Å &amp; away</td></tr>" in text
+    assert "<th scope='col'>warnings</th>" in text
+
+
+def test_what_an_earlier_run_explained_goes_and_nothing_else(explained: Attribution, tmp_path: Path) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    write(out, explained, 1)
+    kept = write(out, explained, 2).parent
+    (kept / "my notes.txt").write_text("precious")
+    (out / "0003_mine").mkdir()
+    (out / "0003_mine" / "explanation.html").write_text("<title>something else</title>")
+    write(elsewhere, explained, 4)
+    (out / "0004_link").symlink_to(next(elsewhere.iterdir()))
+    read(tmp_path)
+    explainer = Explainer(out, [random_model()], GRAPH_SETTINGS, "cpu", model_name="m", replaces=True)
+    assert (out / "0001_acetamide" / "explanation.html").is_file()  # as long as nothing takes their place
+    (pose,) = iter_poses(tmp_path / "p.pdb", [tmp_path / "l.sdf"])
+    for number in (7, 8):
+        explainer.add(pose, number)
+    names = ["0002_acetamide", "0003_mine", "0004_link", "0007_acetamide", "0008_acetamide"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert [path.name for path in kept.iterdir()] == ["my notes.txt"]
+    assert (elsewhere / "0004_acetamide" / "ligand.sdf").is_file()
+    assert (out / "0003_mine" / "explanation.html").is_file()
+
+
 def test_the_page_is_whole_and_escaped_and_has_its_sums(explained: Attribution, tmp_path: Path) -> None:
     name = '<script>alert("x")</script>'
     residue = explained.pocket.residue_ids[0]._replace(name="<q>", chain="<u>")
@@ -369,6 +413,19 @@ def test_the_script_for_pymol_names_no_file_of_the_user(explained: Attribution) 
     text = pymol_text(evil)
     assert "quit" not in text
     assert "load complex.pdb, complex" in text
+
+
+def test_the_script_for_pymol_takes_no_cofactor_of_that_name_for_the_ligand(explained: Attribution) -> None:
+    for chain in ("Z", "A"):
+        ids = tuple(one._replace(name="LIG", number=1, chain=chain) for one in explained.pocket.residue_ids)
+        changed = replace(explained, pocket=replace(explained.pocket, residue_ids=ids))
+        atoms = [line for line in pdb_text(changed).splitlines() if line.startswith(("ATOM", "HETATM"))]
+        selections = re.findall(r"\(chain (.) and resn (\w+) and resi (\d+)\)", pymol_text(changed))
+        assert len(selections) == 4
+        assert len(set(selections)) == 1
+        found = [(line[21], line[17:20], line[22:26].strip()) for line in atoms].count(selections[0])
+        assert found == len(explained.ligand) < len(atoms)
+        assert "resn LIG" not in re.sub(r"\(.*?\)", "", pymol_text(changed))
 
 
 # predict.py --explain
@@ -418,6 +475,17 @@ def test_a_folder_with_files_is_not_mixed_up(
     assert [path.name for path in (tmp_path / "why").iterdir()] == ["mine.txt"]
     assert score(tmp_path, checkpoint, "--explain", str(tmp_path / "why"), "--overwrite") == 0
     assert (tmp_path / "why" / "mine.txt").read_text() == "precious"
+
+
+def test_another_run_into_the_folder_replaces_the_first(tmp_path: Path, checkpoint: Path) -> None:
+    why = tmp_path / "why"
+    assert score(tmp_path, checkpoint, "--explain", str(why)) == 0
+    assert (why / "0003_c").is_dir()
+    (tmp_path / "l.sdf").write_text(ligand_sdf("other"))
+    files = ["--protein_path", str(tmp_path / "p.pdb"), "--ligand_path", str(tmp_path / "l.sdf")]
+    assert scoring_program.main([*files, "--checkpoint", str(checkpoint), "--explain", str(why), "--overwrite"]) == 0
+    assert sorted(path.name for path in why.iterdir()) == ["0001_other", "index.html"]
+    assert (why / "index.html").read_text(encoding="utf-8").count("explanation.html") == 1
 
 
 def test_the_mean_of_several_models_is_explained(tmp_path: Path, checkpoint: Path) -> None:

@@ -397,9 +397,18 @@ def test_a_twin_that_is_no_better_changes_nothing(tmp_path):
 
 
 @pytest.mark.fault("I4")
-def test_an_aromatic_nitrogen_without_its_hydrogen_is_read_by_the_last_road(tmp_path):
+def test_an_aromatic_nitrogen_without_its_hydrogen_gets_it(tmp_path):
     mol = Chem.RemoveHs(embedded("c1cc[nH]c1"))
     text = Chem.MolToMolBlock(mol, kekulize=False).replace("MRV_IMPLICIT_H", "LOST") + "$$$$\n"
+    ligand = read_ligand([written(tmp_path, text)])
+    assert (ligand.road, ligand.smiles) == ("hydrogens added to the sdf", "c1cc[nH]c1")
+    assert ligand.notes[0] == "1 aromatic nitrogens given the hydrogen that the file lacks"
+
+
+@pytest.mark.fault("I4")
+def test_an_aromatic_ring_without_a_kekule_structure_is_read_by_the_last_road(tmp_path):
+    mol = Chem.RemoveHs(embedded("c1cc[nH]c1"))
+    text = Chem.MolToMolBlock(mol, kekulize=False).replace(" N  ", " C  ") + "$$$$\n"
     ligand = read_ligand([written(tmp_path, text)])
     assert ligand.road == "partial sanitisation of the sdf"
     assert any("kekul" in note.lower() for note in ligand.notes)

@@ -23,6 +23,7 @@ import predict as scoring_program
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.model import AffinityModel
+from src.prediction import Ensemble
 from tests.complexes import sdf_text, write_dataset
 from tests.runs import CODES, ROOT, Run, finish, score_options, start
 
@@ -234,6 +235,55 @@ def test_the_best_of_a_screening_as_molecules(trained: Run, tmp_path: Path) -> N
         assert f"> <pK>\n{row['pK']}\n" in block
 
 
+def test_the_best_of_many_poses_of_one_name_are_told_apart(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    poses, output = tmp_path / "poses.sdf", tmp_path / "best.csv"
+    poses.write_text("".join(sdf_text("same", (0.1 * number, 0.0, 0.0)) for number in range(5)))
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(poses)]
+    assert scoring_program.main([*options, "--output", str(tmp_path / "all.csv")]) == 0
+    rows = rows_of(tmp_path / "all.csv")
+    assert [row["molecule"] for row in rows] == ["1", "2", "3", "4", "5"]
+    assert list(rows[0])[:3] == ["ligand", "molecule", "pK"]
+    ranked = sorted(rows, key=lambda row: -float(row["pK"]))
+    capsys.readouterr()
+    assert scoring_program.main([*options, "--output", str(output), "--top", "3"]) == 0
+    assert [row["molecule"] for row in rows_of(output)] == [row["molecule"] for row in ranked[:3]]
+    shown = [line for line in capsys.readouterr().out.splitlines() if ": pK" in line]
+    expected = [f"same (poses.sdf, molecule {row['molecule']})" for row in ranked[:3]]
+    assert [line.split(":")[0] for line in shown] == expected
+
+
+@pytest.mark.fault("M10")
+@pytest.mark.parametrize("kind", ["ligand", "link", "folder", "protein", "table", "file of the table"])
+def test_an_output_is_none_of_the_inputs(
+    trained: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    """Refused before anything is written, --overwrite or not."""
+    protein, ligand, table = (tmp_path / name for name in ("protein.csv", "a.sdf", "pairs.csv"))
+    shutil.copy(trained.folder / "data" / "1a01" / "1a01_pocket.pdb", protein)
+    write_poses(ligand, 1)
+    table.write_text("protein_path,ligand_path\nprotein.csv,a.sdf\n")
+    (tmp_path / "link.sdf").symlink_to(ligand)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    output = {"protein": protein, "table": table, "link": tmp_path / "link.sdf"}.get(kind, ligand)
+    given = tmp_path if kind == "folder" else ligand
+    options = [*score_options(trained, "1a01"), "--protein_path", str(protein), "--ligand_path", str(given)]
+    if "table" in kind:
+        options = ["--pairs", str(table), *options[4:6]]
+    assert scoring_program.main([*options, "--output", str(output), "--overwrite"]) == 2
+    assert "too: give another --output" in caplog.text
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_ligand_file_in_place_of_the_protein_is_named_before_any_work(
+    trained: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = score_options(trained, "1a01")
+    assert scoring_program.main(["--protein_path", options[3], "--ligand_path", options[1], *options[4:]]) == 2
+    assert "1a01_ligand.sdf: is a ligand file (SDF or MOL2) and not a protein; are protein and ligand sw" in caplog.text
+
+
 def test_a_table_of_pairs_keeps_its_columns(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     data = trained.folder / "data" / "1a01"
     table, output = tmp_path / "pairs.csv", tmp_path / "scores.csv"
@@ -251,7 +301,9 @@ def test_a_table_of_pairs_keeps_its_columns(trained: Run, tmp_path: Path, capsys
     assert capsys.readouterr().out == ""
 
 
-def test_an_ensemble_and_jitter_say_how_sure_they_are(trained: Run, tmp_path: Path) -> None:
+def test_an_ensemble_and_jitter_say_how_sure_they_are(
+    trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     state = load_checkpoint(trained.checkpoints / "model_best.pth.tar")
     folder = tmp_path / "runs"
     for number in range(3):
@@ -270,6 +322,12 @@ def test_an_ensemble_and_jitter_say_how_sure_they_are(trained: Run, tmp_path: Pa
     again = tmp_path / "again.json"
     assert scoring_program.main([*options, "--output", str(again)]) == 0
     assert again.read_text() == output.read_text()  # the noise is the same in every run
+    capsys.readouterr()
+    assert scoring_program.main(options) == 0
+    shown = capsys.readouterr().out
+    of_each = ", ".join(f"{pk:.2f}" for pk in members)
+    assert f"SD over 3 models {row['pK_sd_models']:.2f} ({of_each})" in shown
+    assert f"SD over jittered copies {row['pK_sd_jitter']:.2f}" in shown
 
 
 def test_models_of_other_graphs_are_no_ensemble(trained: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -314,13 +372,14 @@ def test_a_killed_screening_goes_on_with_the_same_command(
     write_poses(poses, 1500)
     options = [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--num_workers", "0", "--quiet"]
     state = Path(f"{output}.state.json")
-    process = start("predict.py", [*options, "--output", str(output)])
+    process = start("predict.py", [*options, "--output", str(output), "--overwrite"])
     deadline = time.monotonic() + 60
     while not (output.exists() and output.stat().st_size > 2000) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(getattr(signal, number))
     code, _, err = finish(process)
     assert code == (-signal.SIGKILL if number == "SIGKILL" else 143), err
+    assert ("Give the same command without --overwrite to go on" in err) == (number == "SIGTERM")
     assert state.exists()
     assert scoring_program.main([*options, "--output", str(output)]) == 0
     assert not state.exists()
@@ -329,6 +388,74 @@ def test_a_killed_screening_goes_on_with_the_same_command(
     assert (gzip.decompress(first) if ending.endswith("gz") else first) == (
         gzip.decompress(second) if ending.endswith("gz") else second
     )
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("begun", [False, True])
+def test_whoever_stops_it_learns_how_to_go_on(
+    trained: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    overwrite: bool,
+    begun: bool,
+) -> None:
+    """And that nothing is there to go on with, where nothing is."""
+    predict, calls = Ensemble.predict, []
+
+    def stopped(self: Ensemble, *chunk: object) -> list:
+        calls.append(chunk)
+        if len(calls) > begun:
+            raise KeyboardInterrupt
+        return predict(self, *chunk)
+
+    monkeypatch.setattr(Ensemble, "predict", stopped)
+    poses, output = write_poses(tmp_path / "poses.sdf", 4), tmp_path / "scores.csv"
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--output", str(output)]
+    options += ["--batch_size", "2", "--num_workers", "0"]
+    assert scoring_program.main([*options, *["--overwrite"] * overwrite]) == 130
+    how = "the same command without --overwrite" if overwrite else "the same command"
+    assert (f"Give {how} to go on" in caplog.text) == begun
+    assert output.exists() == begun
+    monkeypatch.setattr(Ensemble, "predict", predict)
+    assert scoring_program.main(options) == 0
+    assert [row["molecule"] for row in rows_of(output)] == ["1", "2", "3", "4"]
+
+
+def test_a_ranking_that_is_stopped_while_it_is_written_is_made_anew(
+    trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    poses, output, whole = (tmp_path / name for name in ("poses.sdf", "scores.csv", "whole.csv"))
+    write_poses(poses, 6)
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--top", "3", "--output"]
+    assert scoring_program.main([*options, str(whole)]) == 0
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring_program, "_show", stop)
+        patch.setattr("src.score_files.SAVE_EVERY_S", 0.0)
+        assert scoring_program.main([*options, str(output)]) == 130
+    assert "to go on" not in caplog.text
+    assert scoring_program.main([*options, str(output)]) == 0
+    assert output.read_text() == whole.read_text()
+
+
+def test_a_screening_of_the_folder_that_its_output_lies_in_goes_on(trained: Run, tmp_path: Path) -> None:
+    poses, output = write_poses(tmp_path / "poses.sdf", 1500), tmp_path / "scores.sdf"
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(tmp_path), "--output", str(output), "--quiet"]
+    process = start("predict.py", [*options, "--num_workers", "0"])
+    deadline = time.monotonic() + 60
+    while not (output.exists() and output.stat().st_size > 2000) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert finish(process)[0] == 143
+    poses_before = poses.read_bytes()
+    assert scoring_program.main(options) == 0
+    titles = [block.split("\n")[0] for block in output.read_text().split("$$$$\n")[:-1]]
+    assert titles == [f"pose{number}" for number in range(1500)]
+    assert poses.read_bytes() == poses_before
 
 
 # Pipes
@@ -353,7 +480,7 @@ def test_a_reader_that_has_seen_enough_ends_it_quietly(trained: Run, tmp_path: P
     process = start(
         "predict.py", [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--output", "-", "--quiet"]
     )
-    assert process.stdout.readline().startswith("ligand,pK")
+    assert process.stdout.readline().startswith("ligand,molecule,pK")
     process.stdout.close()
     assert process.wait(timeout=120) == 0
     assert process.stderr.read() == ""

@@ -146,7 +146,8 @@ def test_every_molecule_has_a_row_and_a_broken_one_only_its_own(tmp_path: Path, 
     assert (first.ligand, third.ligand) == ("first", "third")
     assert second.pk is None
     assert "molecule 2" in second.failure
-    assert second.ligand == "l.sdf, molecule 2"
+    assert second.ligand == "broken"
+    assert [one.row()["molecule"] for one in (first, second, third)] == [1, 2, 3]
     assert second.row()["status"] == f"failed: {second.failure}"
     assert sentence(second).endswith(f"not scored: {second.failure}")
     assert first.pk != third.pk
@@ -299,6 +300,20 @@ def test_a_row_has_every_column() -> None:
     failed = prediction(None, failure="no atoms").row()
     assert (failed["pK"], failed["Kd_nM"], failed["dG_kcal_mol_298K"]) == (None, None, None)
     assert failed["status"] == "failed: no atoms"
+
+
+def test_a_sentence_says_how_far_models_and_jittered_copies_lie_apart() -> None:
+    one = prediction(7.0, members=(6.8, 7.2), jitter_sd=0.05, molecule=3, ligand_file="deep/l.sdf")
+    assert sentence(one).endswith("kcal/mol at 298.15 K, SD over 2 models 0.28, SD over jittered copies 0.05")
+    assert "SD over 2 models 0.28 (6.80, 7.20), SD over jittered" in sentence(one, per_model=True)
+    assert sentence(one, with_place=True).startswith("a (l.sdf, molecule 3): pK 7.00")
+    assert "SD" not in sentence(prediction(7.0, members=(7.0,)), per_model=True)
+
+
+def test_a_failed_pose_keeps_its_title(tmp_path: Path, scorer: Scorer) -> None:
+    texts = [sdf_text(name).replace("0.0000", "zero", 1) for name in ("named", "", "*****")]
+    rows = list(scorer.score(*pose_files(tmp_path, *texts, sdf_text("*****"))))
+    assert [one.ligand for one in rows] == ["named", "l.sdf, molecule 2", "l.sdf, molecule 3", "l"]
 
 
 @pytest.mark.fault("I14")

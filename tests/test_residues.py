@@ -8,11 +8,13 @@ from src.ligand_typing import bond_types, heavy_form, ligand_features
 from src.residues import (
     ATOMIC_NUMBER,
     IONS,
+    METALS,
     MODIFIED,
     SYMBOLS,
     atom_features,
     atomic_number,
     classify,
+    lacks_heavy_atoms,
     residue_bonds,
 )
 
@@ -41,7 +43,7 @@ def test_table_agrees_with_rdkit_on_a_peptide(letter):
     """X of Gly-X-Gly typed by the table and, as a ligand, by RDKit: all facts and all bonds."""
     mol = Chem.MolFromSequence(f"G{letter}G")
     mol.AddConformer(Conformer(mol.GetNumAtoms()))
-    heavy, _ = heavy_form(mol, partial=False)
+    heavy, _ = heavy_form(mol)
     facts = ligand_features(heavy)
     # RDKit's sequences hang CD1 of isoleucine on CG2; in the PDB (and in crystal structures) it is on CG1.
     renamed = {"CG1": "CG2", "CG2": "CG1"} if letter == "I" else {}
@@ -160,6 +162,61 @@ def test_classify(residue, elements, side, kind):
 def test_atomic_number(atom, residue, element, expected):
     number = atomic_number(atom, residue, element)
     assert number == (0 if expected == "*" else ATOMIC_NUMBER[expected.upper()])
+
+
+@pytest.mark.parametrize("letter", AMINO_ACIDS)
+def test_an_amino_acid_without_any_one_of_its_atoms_is_incomplete(letter):
+    peptide = Chem.MolFromSequence(f"G{letter}G")
+    names = [name_of(a) for a in peptide.GetAtoms() if a.GetPDBResidueInfo().GetResidueNumber() == 2]
+    assert len(names) == HEAVY_ATOMS[letter]
+    residue = AMINO_ACIDS[letter]
+    assert not lacks_heavy_atoms(residue, names)
+    assert not lacks_heavy_atoms(residue, [*names, "OXT"])
+    for name in names:
+        assert lacks_heavy_atoms(residue, [one for one in names if one != name])
+        assert lacks_heavy_atoms(residue, [one for one in names if one != name] + ["OXT"])
+
+
+@pytest.mark.parametrize(
+    ("residue", "names", "lacks"),
+    [
+        ("ILE", "N CA C O CB CG1 CG2 CD", False),  # CHARMM
+        ("GLY", "N CA C OT1 OT2", False),
+        ("GLY", "N CA C O1 O2", False),
+        ("HIE", "N CA C O CB", True),
+        ("CYX", "N CA C O CB SG", False),
+        ("MSE", "CA", False),  # modified residues, and what is no amino acid, are not counted
+        ("HOH", "O", False),
+        ("DG", "P", False),
+    ],
+)
+def test_names_of_other_programs_are_no_missing_atoms(residue, names, lacks):
+    assert lacks_heavy_atoms(residue, names.split()) == lacks
+
+
+def test_metals():
+    metals = {SYMBOLS[number] for number in METALS}
+    assert metals >= {"Li", "Na", "Mg", "Al", "K", "Ca", "Mn", "Fe", "Co", "Ni", "Cu", "Zn", "Cd", "Pt", "Hg", "Gd"}
+    assert not metals & {
+        "*",
+        "H",
+        "He",
+        "B",
+        "C",
+        "N",
+        "O",
+        "F",
+        "Si",
+        "P",
+        "S",
+        "Cl",
+        "As",
+        "Se",
+        "Br",
+        "Te",
+        "I",
+        "Xe",
+    }
 
 
 def test_features_fit_their_sizes():

@@ -7,7 +7,10 @@ import csv
 import gzip
 import io
 import json
+import os
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +19,7 @@ from rdkit import Chem
 import src.score_files as score_files_module
 from src.ligands import LigandRecord
 from src.poses import Pose
-from src.score_files import ScoreFile, signature
+from src.score_files import ScoreFile, require_apart, signature
 from src.storage import StorageError
 from tests.complexes import sdf_text
 from tests.test_prediction import MOL2
@@ -183,14 +186,94 @@ def test_a_molecule_is_kept_as_it_is_and_its_scores_are_properties(tmp_path: Pat
     assert (found[4].GetProp("_Name"), found[4].GetNumAtoms()) == ("lost", 0)
 
 
+def items_of(path: Path) -> list[dict[str, str]]:
+    """The data items of each molecule but for the list of ours; one that stands twice is a fault."""
+    found = []
+    for record in text_of(path).split("$$$$\n")[:-1]:
+        pairs = re.findall(r"^>.*?<(.*?)>.*\n(.*)\n\n", record, flags=re.M)
+        assert len(dict(pairs)) == len(pairs)
+        found.append({name: value for name, value in pairs if name != "predict.py_items"})
+    return found
+
+
+def test_an_item_of_the_user_is_kept_beside_a_column_of_its_name(tmp_path: Path) -> None:
+    path, block = tmp_path / "scores.sdf", sdf_text("a").replace("$$$$\n", "")
+    measured = f"{block}>  <pK>  (1) \n> 8\n\n> <predicted_pK>\n7\n\n> 25 <note>\nx\n\n"
+    columns = ["note", *COLUMNS]
+    with ScoreFile(path, WORK, columns) as file:
+        for text in (measured, block):
+            one = replace(pose("a", text), given=("of the table",))
+            file.add({"note": "of the table", **row("a")}, one, scored=True)
+        file.add({"note": "", **row("failed", None)}, replace(pose("a", measured), given=("",)), scored=False)
+    scored, plain, failed = items_of(path)
+    users = {"pK": "> 8", "predicted_pK": "7", "note": "x"}
+    ours = {"ligand": "a", "predicted_predicted_pK": "6.5", "status": "ok"}
+    assert scored == {**users, "table_note": "of the table", **ours}
+    assert plain == {"note": "of the table", "ligand": "a", "pK": "6.5", "status": "ok"}
+    assert failed == {**users, "ligand": "failed", "predicted_predicted_pK": "", "status": "failed: no reason"}
+
+
+@pytest.mark.parametrize("user", ["", "> <pK>\n8\n\n> <status>\nmeasured\n\n"])
+def test_an_output_that_is_scored_again_loses_the_scores_of_before(tmp_path: Path, user: str) -> None:
+    columns = [*COLUMNS, "protein_file", "ligand_file", "pK_sd_jitter", "pK_model_12"]
+    files = {"protein_file": "p.pdb", "ligand_file": "l.sdf"}
+    text, found = sdf_text("a").replace("$$$$\n", "") + user, []
+    for number, names in enumerate((columns, columns[:-2], columns[:-2], columns[:-2])):
+        path = tmp_path / f"{number}.sdf"
+        pk = 6.5 if number != 2 else None
+        with ScoreFile(path, WORK, names) as file:
+            values = {**row("a", pk), **files, "pK_sd_jitter": 0.5, "pK_model_12": 6.0}
+            file.add(values, pose("a", text), scored=pk is not None)
+        found += items_of(path)
+        text = text_of(path).replace("$$$$\n", "")
+    prefix, users = ("predicted_", {"pK": "8", "status": "measured"}) if user else ("", {})
+    again = {**users, "ligand": "a", f"{prefix}pK": "6.5", f"{prefix}status": "ok", **files}
+    assert found[0] == {**again, "pK_sd_jitter": "0.5", "pK_model_12": "6.0"}
+    assert found[1] == found[3] == again
+    failed = {**again, f"{prefix}pK": "", f"{prefix}status": "failed: no reason"}
+    assert found[2] == {name: value for name, value in failed.items() if value} | ({"predicted_pK": ""} if user else {})
+
+
+def test_items_of_the_user_that_look_like_ours_outlive_every_scoring(tmp_path: Path) -> None:
+    text = sdf_text("a").replace("$$$$\n", "") + "> <predicted_pK>\nUSER\n\n> <ligand>\nmine\n\n"
+    users = {"predicted_pK": "USER", "ligand": "mine"}
+    for number, note in enumerate(("x", "y", "z")):
+        path = tmp_path / f"{number}.sdf"
+        with ScoreFile(path, WORK, ["note", *COLUMNS]) as file:
+            file.add({"note": note, **row("a", 6.0 + number)}, replace(pose("a", text), given=(note,)), scored=True)
+        ours = {"note": note, "predicted_ligand": "a", "pK": str(6.0 + number), "status": "ok"}
+        assert items_of(path) == [users | ours]
+        text = text_of(path).replace("$$$$\n", "")
+    forged = text.replace("predict.py_items>\n[", "predict.py_items>\n{")
+    with ScoreFile(tmp_path / "forged.sdf", WORK, COLUMNS) as file:
+        file.add(row("a"), pose("a", forged), scored=True)
+    assert users.items() <= items_of(tmp_path / "forged.sdf")[0].items()
+
+
+def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
+    path, link, hard = (tmp_path / name for name in ("a.sdf", "link.sdf", "hard.sdf"))
+    path.write_text("precious")
+    link.symlink_to(path)
+    os.link(path, hard)
+    for output in (path, link, hard):
+        with pytest.raises(StorageError, match=r"is the input .*a\.sdf too: give another --output"):
+            require_apart(output, [Path("-"), tmp_path / "absent.sdf", path])
+    (tmp_path / "b.sdf").write_text("precious")
+    require_apart(tmp_path / "b.sdf", [Path("-"), path])
+    require_apart(tmp_path / "new.sdf", [tmp_path / "new.sdf"])
+
+
 def test_a_mol2_becomes_a_molecule_of_the_sdf(tmp_path: Path) -> None:
     path = tmp_path / "scores.sdf"
     with ScoreFile(path, WORK, COLUMNS) as file:
         file.add(row("acetamide"), pose("acetamide", MOL2, "mol2"), scored=True)
+        commented = MOL2.replace("@<TRIPOS>ATOM\n", "@<TRIPOS>ATOM\n# docked\n")
+        file.add(row("commented"), pose("acetamide", commented, "mol2"), scored=True)
         file.add(row("damaged", None), pose("damaged", "@<TRIPOS>MOLECULE\n", "mol2"), scored=False)
-    first, second = Chem.SDMolSupplier(str(path))
+    first, second, third = Chem.SDMolSupplier(str(path))
     assert (first.GetNumAtoms(), first.GetProp("pK")) == (4, "6.5")
-    assert second.GetNumAtoms() == 0
+    assert second.GetNumAtoms() == 4  # what can be scored can be written
+    assert third.GetNumAtoms() == 0
 
 
 def test_a_signature_tells_files_and_their_changes_apart(tmp_path: Path) -> None:

@@ -100,7 +100,7 @@ def test_a_molecule_that_kills_its_worker_costs_its_own_row(
         one = found[number - 1][1]
         assert one.pk is None
         assert "SIGKILL" in one.failure
-        assert one.ligand == f"l.sdf, molecule {number}"
+        assert (one.ligand, one.molecule) == (f"pose{number - 1}", number)
     kept = [number for number in range(12) if number + 1 not in (4, 9)]
     assert_same([found[number] for number in kept], [expected[number] for number in kept])
 

@@ -10,7 +10,7 @@ from src import records
 from src.atoms import StructureError
 from src.graph import BOND_CUTOFF, FEATURE_COLUMN, MAX_CHARGE, RESIDUE_TYPES, BondType, Side
 from src.ligands import read_ligand
-from src.structures import drop_ligand_copy, read_protein
+from src.structures import copy_notes, drop_ligand_copy, incomplete_residues, read_protein
 
 REAL = Path(os.environ["AIDD_REAL_DATA"]) / "pdbbind" if os.environ.get("AIDD_REAL_DATA") else None
 needs_real_data = pytest.mark.skipif(REAL is None, reason="AIDD_REAL_DATA is not set")
@@ -343,6 +343,27 @@ def test_residue_numbers_beyond_their_four_columns_stay_apart(read):
     assert read("\n".join(rows)).atoms.residue_labels == ("A:ALA10000", "A:ALA10001")
 
 
+@pytest.mark.fault("H6")
+@pytest.mark.parametrize(
+    ("word", "number"),
+    [("A000", 10_000), ("A00Z", 10_035), ("ZZZZ", 1_223_055), ("a000", 1_223_056), ("zzzz", 2_436_111)],
+)
+def test_residue_numbers_in_hybrid_36(read, word, number):
+    """The first and the last of each letter case, https://cci.lbl.gov/hybrid_36/."""
+    last, water = line("CA", number=9999), line("O", "HOH", 1, (3, 0, 0), chain="W", record="HETATM")
+    atoms = read(last + water.replace("W   1", f"W{word}")).atoms
+    assert atoms.residue_labels == ("A:ALA9999", f"W:HOH{number}")
+
+
+@pytest.mark.fault("H6")
+def test_residues_in_hybrid_36_are_told_apart_near_a_ligand_too(read):
+    text = alanine(9999) + alanine(1, 5.5).replace("A   1", "AA000") + alanine(1, 11.0).replace("A   1", "AA001")
+    whole = read(text).atoms
+    assert whole.residue_labels == ("A:ALA9999", "A:ALA10000", "A:ALA10001")
+    assert whole.bonds.shape[1] == 3 * 4 + 2  # neighbours by number have peptide bonds
+    assert read(text, near=np.array([[16.0, 0, 0]]), radius=3.0).atoms.residue_labels == ("A:ALA10001",)
+
+
 @pytest.mark.fault("H7")
 def test_chains_of_two_letters_that_end_alike_are_both_kept(read):
     first, second = (
@@ -388,7 +409,9 @@ def test_ca_only_model(read):
     [
         (22, "    "),
         (22, "****"),
-        (22, "A000"),
+        (22, "A0 0"),
+        (22, "Aa00"),
+        (22, "A-01"),
         (30, "     nan"),
         (30, "     inf"),
         (30, "********"),
@@ -525,6 +548,35 @@ def test_bad_mmcif_numbers_name_the_row(read, old, new):
         read(mmcif(alanine(7)).replace(old, new, 1))
 
 
+@pytest.mark.fault("H9")
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        ("1.400", "?", r"row 2 of _atom_site, column Cartn_x: '\?' is not a coordinate"),
+        ("1.500", ".", r"row 5 of _atom_site, column Cartn_y: '\.' is not a coordinate"),
+        ("1.400", "1.4.0", r"row 2 of _atom_site, column Cartn_x: '1\.4\.0' is not a coordinate"),
+        (" 1.00 ", " full ", r"row 1 of _atom_site, column occupancy: 'full' is not an occupancy"),
+        (" 7 ", " 7.5 ", r"row 1 of _atom_site: '7\.5' is not a residue number"),
+    ],
+)
+def test_bad_mmcif_numbers_name_the_column_and_the_value(read, old, new, cause):
+    with pytest.raises(StructureError, match=cause):
+        read(mmcif(alanine(7)).replace(old, new, 1))
+
+
+@pytest.mark.fault("H8")
+def test_mmcif_keywords_in_capitals(read):
+    """CIF does not tell capitals from small letters in data_, loop_ and names of columns."""
+    text = mmcif(RICH)
+    capitals = text.replace("data_", "DATA_").replace("loop_", "LOOP_").replace("_atom_site.", "_ATOM_SITE.")
+    assert_same_atoms(read(text).atoms, read(capitals).atoms)
+    mixed = text.replace("loop_", "LOOP_").replace("#\n", "#\nloop_\n_other.name\n'one' two\n#\n", 1)
+    assert_same_atoms(read(text).atoms, read(mixed).atoms)
+    names, values = CIF_NAMES.split(), mmcif(line("CA")).split("\n#\n")[1].splitlines()[-1].split()
+    one = "# an atom\nDATA_x\n" + "".join(f"_atom_site.{n} {v}\n" for n, v in zip(names, values, strict=True))
+    assert read(one).atoms.atom_names == ("CA",)
+
+
 @pytest.mark.parametrize("form", [str, mmcif])
 def test_whether_the_file_goes_on_behind_the_radius_is_known(read, form):
     text, near = form(alanine(1) + line("HA", xyz=(50, 0, 0)) + alanine(2, 5.5)), np.zeros((1, 3))
@@ -570,6 +622,22 @@ def test_drop_ligand_copy(read, ligand, residue, dropped):
     assert labels == ([protein.residue_labels[1]] if dropped else [])
     assert len(kept) == (5 if dropped else len(protein))
     assert kept.bonds.shape[1] >= 4
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 40])
+def test_copies_that_were_left_out_are_one_sentence(count):
+    labels = [f"C:ALA{number}" for number in range(count)]
+    notes = copy_notes(labels)
+    assert len(notes) == min(count, 1)
+    assert all(label in notes[0] for label in labels[:3])
+    assert (count > 3) == any("40 residues" in note and "..." in note and "C:ALA3" not in note for note in notes)
+
+
+def test_incomplete_residues_are_those_of_the_chain_that_lacks_atoms(read):
+    cut = alanine(2, 20.0).splitlines(keepends=True)
+    atoms = read(alanine(1) + "".join(cut[:-1]) + alanine(2, 40.0, chain="B") + line("O", "HOH", 9)).atoms
+    assert [(one.chain, one.number) for one in incomplete_residues(atoms)] == [("A", 2)]
+    assert incomplete_residues(read(alanine(), near=np.zeros((1, 3)) + 500).atoms) == frozenset()
 
 
 @needs_real_data
