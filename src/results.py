@@ -90,15 +90,9 @@ def evaluate(
     other = (str(compare), read_predictions(compare)) if compare else None
     scorer, state = load_scorer(checkpoint, settings.training.device), load_checkpoint(checkpoint, required=RECORDED)
     part = judged_part(dataset, split.codes)
-    missing = set(split.codes[part]) - {example.graph.code for example in dataset.examples}
-    if missing:
-        log.warning("%d complexes of the %s set are not in the data: %s", len(missing), part, _some(missing))
+    train, test = _train_and_test(settings, dataset, split, part)
     if state["dataset"]["fingerprint"] != dataset.fingerprint():
         log.warning("the data are not those of the training: numbers will differ from those written then")
-    train, test = dataset.judged(split.codes["train"]), dataset.judged(split.codes[part])
-    if not train or not test:
-        place, names = settings.data.dataset_path, "test and validation codes" if train else "training codes"
-        raise DatasetError(f"none of the {names} of the split is in {place} with an exact label: set dataset_path")
     if other:
         require_common(_codes(test), *other)  # before the hour that predictions may take
     predicted, left_out = _predict(scorer, settings, test)
@@ -156,6 +150,24 @@ def results_text(findings: Findings) -> str:
     for name, row in findings.powers.items():
         parts.append("\n".join([f"{name}:", *(f"  {metric:<18}{value}" for metric, value in row.items())]))
     return "\n\n".join(parts)
+
+
+def _train_and_test(
+    settings: Settings, dataset: Dataset, split: Split, part: str
+) -> tuple[list[Example], list[Example]]:
+    """The examples with exact labels of the training set, and of the part to judge.
+
+    Raises:
+        DatasetError: one of the two is empty.
+    """
+    missing = set(split.codes[part]) - {example.graph.code for example in dataset.examples}
+    if missing:
+        log.warning("%d complexes of the %s set are not in the data: %s", len(missing), part, _some(missing))
+    train, test = dataset.judged(split.codes["train"]), dataset.judged(split.codes[part])
+    if not train or not test:
+        place, names = settings.data.dataset_path, "test and validation codes" if train else "training codes"
+        raise DatasetError(f"none of the {names} of the split is in {place} with an exact label: set dataset_path")
+    return train, test
 
 
 def _predict(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> tuple[np.ndarray, list[int]]:
