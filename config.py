@@ -86,6 +86,7 @@ CONFIG = {
     "plateau_patience": 5,  # ... after this many epochs without a better validation RMSE
     "gradient_clip_norm": 10.0,
     "ema_decay": 0.98,  # moving average of the weights, used to validate and predict; 0 = off
+    "gaussian_process": True,  # after training, join the network with one on what touches what; takes seconds
     "early_stopping_patience": 20,  # epochs without a better validation RMSE; 0 = never stop early
     "max_atoms_per_batch": None,  # a batch that would hold more atoms is closed earlier; None = no limit
     "max_edges_per_batch": None,  # the same for directed edges

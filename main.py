@@ -52,6 +52,7 @@ from src.dataset import (
 from src.demo import DemoError, write_demo
 from src.findings import ComparisonError, Split, split_json
 from src.inference import DeviceError, choose_device
+from src.joining import join_process
 from src.layouts import ComplexFiles
 from src.locks import FolderInUseError, in_turn, sole_use
 from src.memory_plan import plan_memory, plan_text, resolve_auto
@@ -66,7 +67,7 @@ from src.splits import check_leakage, compare_complexes, judged_part, split_data
 from src.stop_signals import EXIT_CODES, exit_code, signals_interrupt
 from src.storage import StorageError, prepare_folder, write_json
 from src.terminal import prepare_terminal
-from src.training import TrainingError
+from src.training import BEST, TrainingError
 from src.watching import let_go_of_output, show
 from src.workers import WorkerStartError
 
@@ -159,6 +160,8 @@ def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fre
         return EXIT_CODES[stopped_by]
     if trainer.progress.epoch < settings.training.epochs:
         log.info("stopped early: no better validation RMSE in %d epochs", settings.training.early_stopping_patience)
+    if settings.training.gaussian_process:
+        join_process(_best(settings), settings, dataset, split)
     evaluate(settings, dataset, whole, similarity)
     return 0
 
@@ -184,7 +187,7 @@ def evaluate(
     casf: Path | None = None,
 ) -> None:
     """Score the test set with the best model, write the results, and print them with the next command."""
-    checkpoint = Path(settings.output.checkpoint_dir) / "model_best.pth.tar"
+    checkpoint = _best(settings)
     findings = evaluate_checkpoint(
         settings, dataset, split, similarity, checkpoint, command=_evaluate_command(), compare=compare, casf=casf
     )
@@ -197,11 +200,15 @@ def evaluate(
 
 def evaluate_again(settings: Settings, *, compare: Path | None, casf: Path | None) -> int:
     """Write every number and page of the results again from the best checkpoint; returns the exit code."""
-    state = load_checkpoint(Path(settings.output.checkpoint_dir) / "model_best.pth.tar", required=RECORDED)
+    state = load_checkpoint(_best(settings), required=RECORDED)
     settings, _ = _with_demo_data(settings_of_run(settings, state, ROOT))
     dataset = load_dataset(settings.data, settings.graph, settings.processing)
     evaluate(settings, dataset, *_split(settings, dataset, state["split"]), compare=compare, casf=casf)
     return 0
+
+
+def _best(settings: Settings) -> Path:
+    return Path(settings.output.checkpoint_dir) / BEST
 
 
 def _split(settings: Settings, dataset: Dataset, codes: dict[str, list[str]] | None = None) -> tuple[Split, Similarity]:

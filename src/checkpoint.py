@@ -49,9 +49,11 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "dataset": (dict,),  # name of the data set, and a fingerprint of its codes and labels
     "calibration": (dict, NoneType),  # errors on the validation set, of the epoch that ended last
     "domain": (dict, NoneType),  # what the training set holds: ligands, sequences, elements, ranges
+    "process": (dict, NoneType),  # the Gaussian process that the network is joined with, and its share
 }
 CONTENTS = {"model": Tensor, "ema": Tensor, "versions": str, "split": list}
-OPTIONAL = frozenset({"calibration", "domain"})  # a checkpoint without them is resumed and predicts all the same
+# A checkpoint without these is resumed and predicts all the same.
+OPTIONAL = frozenset({"calibration", "domain", "process"})
 FULL = frozenset(SCHEMA) - OPTIONAL
 FOR_PREDICTION = frozenset({"format", "model_settings", "graph_settings", "data_version", "model", "split"})
 PUBLISHED = FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}  # nothing of the machine it was trained on

@@ -16,7 +16,7 @@ from src.settings import Settings, as_dict
 
 log = logging.getLogger(__name__)
 
-# Settings that may differ between a checkpoint and the run that continues it: they do not change a step.
+# Settings that may differ between a checkpoint and the run that continues it: they do not change a training step.
 FREE_KEYS = frozenset(
     [
         "dataset_path",
@@ -39,6 +39,7 @@ FREE_KEYS = frozenset(
         "checkpoint_every_batches",
         "manual_save_trigger_file",
         "profile",
+        "gaussian_process",
     ]
 )
 CHECKPOINT_FILES = ("*.pth.tar",)

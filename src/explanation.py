@@ -16,8 +16,8 @@ from src.data_processing import Receptor, build_graph, pocket_atoms
 from src.dataset import Example, collate
 from src.explanation_files import RESIDUE_COLUMNS, pdb_text, pymol_text, residue_rows, sdf_text
 from src.explanation_page import FILES, drawing, index_page, interval_and_remarks, name_and_pk, page
+from src.joined_model import ScoringModel
 from src.ligands import Ligand, ligand_of
-from src.model import AffinityModel
 from src.poses import Pose
 from src.settings import GraphSettings
 from src.storage import StorageError, cause, write_csv, write_text
@@ -32,7 +32,7 @@ class Explainer:
     def __init__(
         self,
         folder: Path,
-        models: Sequence[AffinityModel],
+        models: Sequence[ScoringModel],
         settings: GraphSettings,
         device: torch.device | str,
         *,
@@ -121,7 +121,7 @@ class Explainer:
 
 @torch.no_grad()
 def explain(
-    models: Sequence[AffinityModel],
+    models: Sequence[ScoringModel],
     ligand: Ligand,
     protein: Protein,
     settings: GraphSettings,

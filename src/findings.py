@@ -140,6 +140,7 @@ def find(
     judged: Judged,
     baselines: Mapping[str, np.ndarray],
     *,
+    parts_of_model: Mapping[str, np.ndarray] | None = None,
     part: str,
     run: Run,
     split: Split,
@@ -153,11 +154,12 @@ def find(
 
     Args:
         baselines: name -> pK of each complex, [n].
+        parts_of_model: of a model that joins several, name -> pK, [n].
         other: name of another table of predictions, and its code -> pK; the codes in lower case.
         powers: of CASF, where its decoys were scored.
         half_width: of the interval that comes with a prediction, pK, where these complexes had no part in its making.
     """
-    predictors = {OURS: judged.predicted, **baselines}
+    predictors = {OURS: judged.predicted, **(parts_of_model or {}), **baselines}
     groups, clusters = judged.targets, judged.clusters
     table = {
         name: metrics_with_intervals(values, judged.measured, clusters=clusters) for name, values in predictors.items()

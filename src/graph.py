@@ -182,6 +182,11 @@ class Batch:
     def num_graphs(self) -> int:
         return len(self.codes)
 
+    @property
+    def graph_of_contact(self) -> Tensor:
+        """Which complex each contact belongs to, [C]."""
+        return self.graph_of_atom.index_select(0, self.contacts[0])
+
     def to(self, device: torch.device | str) -> Batch:
         moved = {
             field.name: getattr(self, field.name).to(device, non_blocking=True)

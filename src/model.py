@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, silu
 
+from src.contact_profiles import contact_weights, line_through
 from src.geometry import (
     DEGREE_SLICES,
     cosine_envelope,
@@ -21,7 +22,7 @@ from src.geometry import (
 from src.graph import BOND_CUTOFF, Batch, BondType, EdgeKind
 from src.layers import AtomEmbedding, EdgeKindEmbedding, VectorNorm, linear
 from src.message_passing import EAGER, Edges, EdgeWeights, Form, Nodes, sum_by_index
-from src.readout import ContactReadout, graph_of_contact
+from src.readout import ContactReadout
 from src.recomputation import MODES, EdgeRows, compute_dtype
 
 if TYPE_CHECKING:
@@ -102,14 +103,12 @@ class AffinityModel(nn.Module):
         """
         counts, labels = [], []
         for batch in batches:
-            counts.append(sum_by_index(self.contact_weights(batch), graph_of_contact(batch), batch.num_graphs))
+            counts.append(sum_by_index(self.contact_weights(batch), batch.graph_of_contact, batch.num_graphs))
             labels.append(batch.pk)
         count, label = torch.cat(counts).double(), torch.cat(labels).double()
-        slope = 0.0
-        if (spread := count.var(correction=0).item()) > 0:
-            slope = ((count - count.mean()) * (label - label.mean())).mean().item() / spread
+        intercept, slope = line_through(count, label)
         rest = label - slope * count
-        self.set_label_scale(rest.mean().item(), max(rest.std(correction=0).item(), MIN_SCALE), slope)
+        self.set_label_scale(intercept, max(rest.std(correction=0).item(), MIN_SCALE), slope)
 
     @property
     def constant(self) -> Tensor:
@@ -126,14 +125,11 @@ class AffinityModel(nn.Module):
         x, vec = self.representation(batch)
         weight = self.contact_weights(batch)
         score = self.pk_per_contact + self.pk_scale * self.readout(x, vec, weight, batch)
-        return Contributions(score * weight, *batch.contacts, graph_of_contact(batch))
+        return Contributions(score * weight, *batch.contacts, batch.graph_of_contact)
 
     def contact_weights(self, batch: Batch) -> Tensor:
-        """How much each contact counts, [C]: 0 at the cutoff and for pocket atoms that have faded."""
-        ligand_atom, pocket_atom = batch.contacts
-        distance, _ = distances_and_units(batch.pos, pocket_atom, ligand_atom)
-        envelope = cosine_envelope(distance, torch.full_like(distance, self.readout.cutoff))
-        return envelope * batch.fade.index_select(0, pocket_atom)
+        """How much each contact counts, [C]."""
+        return contact_weights(batch, self.readout.cutoff)
 
 
 class ViSNet(nn.Module):
@@ -195,8 +191,11 @@ class ViSNet(nn.Module):
         direction = spherical_harmonics(unit, self.lmax)
         edges = Edges(batch.source, batch.target, direction, envelope.unsqueeze(-1))
 
-        def basis(chunk: slice) -> Tensor:
+        def new_basis(chunk: slice) -> Tensor:
             return expnorm_basis(distance[chunk], cutoff[chunk], self.means, self.betas)
+
+        # Both kinds of rows read it: computed twice where a backward pass would have to keep it, else once.
+        basis = new_basis if torch.is_grad_enabled() else new_basis(slice(None)).__getitem__
 
         def neighbour_rows(source: Tensor, chunk: slice) -> Tensor:
             filters = self.neighbour_filter(basis(chunk)) + self.neighbour_kind(chemistry[chunk])

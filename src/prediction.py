@@ -19,7 +19,8 @@ from src.data_processing import DATA_PROCESSING_VERSION
 from src.dataset import Budget, Example, in_order
 from src.domain import Domain, read_domain
 from src.inference import choose_device, predict_batches
-from src.model import AffinityModel, ModelError, build_model
+from src.joined_model import ScoringModel, join_stored
+from src.model import ModelError, build_model
 from src.pose_graphs import PoseGraphs, PoseReader
 from src.poses import Pose, iter_poses
 from src.settings import GraphSettings, ModelSettings, SettingsError, settings_from_dict
@@ -120,7 +121,7 @@ class Prediction:
 class Scorer:
     """A trained model with everything that it needs to see a complex as it did in training."""
 
-    model: AffinityModel
+    model: ScoringModel
     graph_settings: GraphSettings
     device: torch.device
     trained_on_synthetic_data: bool
@@ -144,7 +145,7 @@ class Ensemble:
     scorers: tuple[Scorer, ...]
 
     @property
-    def models(self) -> tuple[AffinityModel, ...]:
+    def models(self) -> tuple[ScoringModel, ...]:
         return tuple(scorer.model for scorer in self.scorers)
 
     @property
@@ -281,13 +282,13 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
     except (SettingsError, ModelError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the model cannot be rebuilt: {error}") from error
     try:
-        calibration, domain = read_calibration(state), read_domain(state)
+        joined, calibration, domain = join_stored(model, state), read_calibration(state), read_domain(state)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     _warn_of_other_rdkit(state)
     chosen = choose_device(device)
     synthetic = bool(state.get("dataset", {}).get("synthetic"))
-    return Scorer(model.to(chosen).eval(), graph_settings, chosen, synthetic, calibration, domain, path)
+    return Scorer(joined.to(chosen).eval(), graph_settings, chosen, synthetic, calibration, domain, path)
 
 
 def sentence(prediction: Prediction, *, per_model: bool = False, with_place: bool = False) -> str:

@@ -65,7 +65,7 @@ class ContactReadout(nn.Module):
             weight: [C] how much each contact counts, from 0 to 1.
         """
         ligand_atom, pocket_atom = batch.contacts
-        graph = graph_of_contact(batch)
+        graph = batch.graph_of_contact
         distance, unit = distances_and_units(batch.pos, pocket_atom, ligand_atom)
         direction = spherical_harmonics(unit, self.lmax)
         pair = self.ligand(x).index_select(0, ligand_atom) + self.pocket(x).index_select(0, pocket_atom)
@@ -96,8 +96,3 @@ class ContactReadout(nn.Module):
         ]
         context = dropout(silu(self.context(torch.cat(parts, dim=-1))), self.dropout, self.training)
         return silu(self.context_hidden(context))
-
-
-def graph_of_contact(batch: Batch) -> Tensor:
-    """Which complex of the batch each contact belongs to, [C]."""
-    return batch.graph_of_atom.index_select(0, batch.contacts[0])

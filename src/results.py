@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rdkit import DataStructs
+from torch import nn
 
 from src.baselines import baseline_predictions, ridge_ligands
 from src.casf_scoring import casf_powers
@@ -30,6 +31,7 @@ from src.findings import (
     split_json,
 )
 from src.inference import predict_batches
+from src.joined_model import JoinedModel
 from src.model_card import model_card
 from src.out_of_memory import TooLargeError
 from src.prediction import Scorer, load_scorer
@@ -95,7 +97,7 @@ def evaluate(
         log.warning("the data are not those of the training: numbers will differ from those written then")
     if other:
         require_common(_codes(test), *other)  # before the hour that predictions may take
-    predicted, left_out = _predict(scorer, settings, test)
+    predicted, left_out = _predict(scorer.model, scorer, settings, test)
     kept = [place for place in range(len(test)) if place not in left_out]
     if not kept:
         raise TooLargeError(f"no complex of the {part} set fits into memory: {_some(_codes(test))}")
@@ -105,6 +107,7 @@ def evaluate(
     return find(
         _judged(dataset, scored, predicted[kept], groups, targets),
         _baselines(train, scored, _nearest(dataset, similarity, train, scored)),
+        parts_of_model=_parts(scorer, settings, scored),
         part=part,
         run=_run(scorer, checkpoint, state, command),
         split=split,
@@ -170,10 +173,20 @@ def _train_and_test(
     return train, test
 
 
-def _predict(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> tuple[np.ndarray, list[int]]:
+def _predict(
+    model: nn.Module, scorer: Scorer, settings: Settings, test: Sequence[Example]
+) -> tuple[np.ndarray, list[int]]:
     batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
     left_out: list[int] = []
-    return predict_batches(scorer.model, batches, scorer.device, left_out=left_out)[0], left_out
+    return predict_batches(model, batches, scorer.device, left_out=left_out)[0], left_out
+
+
+def _parts(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> dict[str, np.ndarray]:
+    """Predictions of the parts of a model that joins two."""
+    if not isinstance(scorer.model, JoinedModel):
+        return {}
+    parts = {"its network alone": scorer.model.network, "its Gaussian process alone": scorer.model.process}
+    return {name: _predict(part, scorer, settings, test)[0] for name, part in parts.items()}
 
 
 def _targets(dataset: Dataset, similarity: Similarity, test: Sequence[Example], limit: float) -> list[str]:

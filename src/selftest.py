@@ -23,9 +23,9 @@ from src.dataset import Example, collate
 from src.demo import write_demo
 from src.graph import ComplexGraph
 from src.inference import predict_batches
+from src.joined_model import ScoringModel
 from src.layouts import ComplexFiles, locate_complexes
 from src.ligands import Ligand, iter_ligands
-from src.model import AffinityModel
 from src.pose_changes import (
     Complex,
     Crossing,
@@ -78,7 +78,7 @@ class Check:
 class Judge:
     """Models and how they see a complex; the score of a pose is the mean of the models' predictions."""
 
-    models: Sequence[AffinityModel]
+    models: Sequence[ScoringModel]
     settings: GraphSettings
     device: torch.device
 

@@ -214,6 +214,7 @@ class TrainingSettings:
     ranking_weight: float = _setting("ranking_weight", _number(0, 100))
     coordinate_noise: float = _setting("coordinate_noise", _number(0, 1))  # Å
     decoy_fraction: float = _setting("decoy_fraction", _number(0, 0.9))
+    gaussian_process: bool = _setting("gaussian_process", _flag)
     early_stopping_patience: int = _setting("early_stopping_patience", _whole(0))
     message_passing: str = _setting("message_passing", _choice("auto", "fast", "lean"))
     precision: str = _setting("precision", _choice("auto", "fp32", "bf16", "fp16"))

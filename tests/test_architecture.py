@@ -11,16 +11,16 @@ ROOT = Path(__file__).resolve().parents[1]
 
 LINES = """
 main predict
-results preparation selftest screening
+results preparation selftest screening joining
 casf_scoring
 training prediction demo memory_plan report model_card explanation
 pose_graphs optimization experiment gradients step_memory compilation findings figures casf watching splits augmentation
 domain dataset evaluation inference progress baselines attrition
-cache pose_changes explanation_page score_files
+cache pose_changes explanation_page score_files joined_model
 poses data_processing model pdbbind similarity explanation_files
-structures ligands tables descriptions readout
+structures ligands tables descriptions readout gaussian_process
 records ligand_typing ligand_parsing layouts split_files attribution
-calibration residues affinity recomputation emergency
+calibration residues affinity recomputation emergency contact_profiles
 atoms message_passing layers workers checkpoint locks manifest demo_poses
 storage stop_signals packing out_of_memory geometry
 settings graph installation terminal report_style
