@@ -75,6 +75,9 @@ ROWS = {
 }
 
 
+PARTS = {"network alone": "predicted_pK_network", "Gaussian process alone": "predicted_pK_Gaussian_process"}
+
+
 class Tested(NamedTuple):
     """The test sets of the seeds of one row, joined."""
 
@@ -105,29 +108,32 @@ def main() -> None:
 
 def _table(options: argparse.Namespace, split: str) -> str:
     """A line for each row: metrics with intervals, then how its RMSE differs from that of the plain recipe."""
-    plain = _tested(options, PLAIN, split)
+    plain = _tested(options, PLAIN, split, "predicted_pK")
     lines: dict[str, dict[str, Interval]] = {}
     differences = []
     for row in options.rows:
-        tested = _tested(options, row, split)
-        if tested is None:
-            continue
-        lines[row] = metrics_with_intervals(tested.predicted, tested.measured, clusters=tested.codes)
-        if row != PLAIN and plain is not None and plain.codes == tested.codes:
-            change = compare(tested.predicted, plain.predicted, plain.measured, clusters=plain.codes)
-            differences.append(f"{row}: RMSE {change['rmse']}, R {change['pearson']}")
+        for name, column in {row: "predicted_pK", **{f"{row}: {part}": PARTS[part] for part in PARTS}}.items():
+            tested = _tested(options, row, split, column)
+            if tested is None:
+                continue
+            lines[name] = metrics_with_intervals(tested.predicted, tested.measured, clusters=tested.codes)
+            if name != PLAIN and plain is not None and plain.codes == tested.codes:
+                change = compare(tested.predicted, plain.predicted, plain.measured, clusters=plain.codes)
+                differences.append(f"{name}: RMSE {change['rmse']}, R {change['pearson']}")
     return "\n".join([results_table(lines), "", "less the plain recipe:", *differences])
 
 
-def _tested(options: argparse.Namespace, row: str, split: str) -> Tested | None:
-    """None until every seed has been tested."""
+def _tested(options: argparse.Namespace, row: str, split: str, column: str) -> Tested | None:
+    """None until every seed has been tested, and where there is no such column of predictions."""
     predicted, measured, codes = [], [], []
     for seed in options.seeds:
         results = _folder(options.work, row, split, seed) / "results"
         if not (results / "metrics.json").exists():
             return None
         for line in csv.DictReader((results / "test_predictions.csv").open(encoding="utf-8")):
-            predicted.append(float(line["predicted_pK"]))
+            if column not in line:
+                return None
+            predicted.append(float(line[column]))
             measured.append(float(line["measured_pK"]))
             codes.append(line["code"])
     return Tested(np.array(predicted), np.array(measured), codes)

@@ -64,6 +64,7 @@ class Judged:
     targets: tuple[str, ...] = ()  # the protein of each; empty where proteins are not known
     spread: np.ndarray | None = None  # [n] pK, standard deviation over the members of an ensemble
     clusters: tuple[object, ...] | None = None  # group of the split that each is of; None where it knows none
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # of a joined model: 'network', ... -> [n] pK
 
     def __post_init__(self) -> None:
         columns = (self.measured, self.predicted, self.heavy_atoms, self.kinds, self.smiles)
@@ -140,7 +141,6 @@ def find(
     judged: Judged,
     baselines: Mapping[str, np.ndarray],
     *,
-    parts_of_model: Mapping[str, np.ndarray] | None = None,
     part: str,
     run: Run,
     split: Split,
@@ -154,12 +154,12 @@ def find(
 
     Args:
         baselines: name -> pK of each complex, [n].
-        parts_of_model: of a model that joins several, name -> pK, [n].
         other: name of another table of predictions, and its code -> pK; the codes in lower case.
         powers: of CASF, where its decoys were scored.
         half_width: of the interval that comes with a prediction, pK, where these complexes had no part in its making.
     """
-    predictors = {OURS: judged.predicted, **(parts_of_model or {}), **baselines}
+    parts = {f"its {name} alone": predicted for name, predicted in judged.parts.items()}
+    predictors = {OURS: judged.predicted, **parts, **baselines}
     groups, clusters = judged.targets, judged.clusters
     table = {
         name: metrics_with_intervals(values, judged.measured, clusters=clusters) for name, values in predictors.items()
@@ -248,6 +248,8 @@ def predictions_table(findings: Findings) -> tuple[list[str], list[list[object]]
     }
     if judged.targets:
         columns["target"] = judged.targets
+    for name, predicted in judged.parts.items():
+        columns[f"predicted_pK_{name.replace(' ', '_')}"] = [round(float(value), 4) for value in predicted]
     if judged.spread is not None:
         columns["spread_pK"] = [round(float(value), 4) for value in judged.spread]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

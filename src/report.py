@@ -108,7 +108,8 @@ def _predictors(findings: Findings) -> tuple[str, str]:
     cells = [[_text(name), *(_interval(row[metric]) for metric in METRIC_TITLES)] for name, row in rows.items()]
     note = (
         f"<p class='note'>Brackets hold 95% intervals from 1,000 resamples of {findings.judged.resampled}. None of the "
-        "baselines knows what touches what; a model that is no better than they are has learned no binding.</p>"
+        "baselines knows what touches what; a model that is no better than they are has learned no binding. Rows of "
+        "parts of the model are no baselines.</p>"
     )
     return _table(header, cells, marked=list(rows).index(OURS) if OURS in rows else None), note
 

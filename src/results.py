@@ -105,9 +105,8 @@ def evaluate(
     groups = group_of_code(dataset, settings.data, similarity)
     targets = _targets(dataset, similarity, scored, settings.data.cluster_same_protein)
     return find(
-        _judged(dataset, scored, predicted[kept], groups, targets),
+        _judged(dataset, scored, predicted[kept], groups, targets, _parts(scorer, settings, scored)),
         _baselines(train, scored, _nearest(dataset, similarity, train, scored)),
-        parts_of_model=_parts(scorer, settings, scored),
         part=part,
         run=_run(scorer, checkpoint, state, command),
         split=split,
@@ -185,7 +184,7 @@ def _parts(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> dict[
     """Predictions of the parts of a model that joins two."""
     if not isinstance(scorer.model, JoinedModel):
         return {}
-    parts = {"its network alone": scorer.model.network, "its Gaussian process alone": scorer.model.process}
+    parts = {"network": scorer.model.network, "Gaussian process": scorer.model.process}
     return {name: _predict(part, scorer, settings, test)[0] for name, part in parts.items()}
 
 
@@ -239,6 +238,7 @@ def _judged(
     predicted: np.ndarray,
     groups: Mapping[str, object],
     targets: Sequence[str],
+    parts: Mapping[str, np.ndarray],
 ) -> Judged:
     codes = _codes(test)
     return Judged(
@@ -250,6 +250,7 @@ def _judged(
         smiles=tuple(example.graph.smiles for example in test),
         targets=tuple(targets),
         clusters=tuple(groups[code] for code in codes) if groups else None,
+        parts=parts,
     )
 
 
