@@ -127,13 +127,17 @@ class GaussianProcess(nn.Module):
 
     def kernel(self, profiles: ContactProfiles) -> Tensor:
         """Likeness [G, n] to the references."""
+        contacts, ligands, residues = self.likenesses(profiles)
+        return contacts + ligands * (1 + residues)
+
+    def likenesses(self, profiles: ContactProfiles) -> tuple[Tensor, Tensor, Tensor]:
+        """exp(-d^2), T and exp(-r^2) with the references, [G, n] each."""
         at, split = self.coordinates(profiles), len(self.columns) - self.num_residue_columns
-        near = torch.exp(-_squared_distances(at[:, :split], self.references[:, :split]))
-        like_residues = torch.exp(-_squared_distances(at[:, split:], self.references[:, split:]))
+        contacts = torch.exp(-_squared_distances(at[:, :split], self.references[:, :split]))
+        residues = torch.exp(-_squared_distances(at[:, split:], self.references[:, split:]))
         bits = environment_bits(profiles)
         shared, count = _shared_bits(bits, self.environments), bits.sum(1, keepdim=True)
-        tanimoto = shared / (count + self.num_environments - shared).clamp(min=1)
-        return near + tanimoto * (1 + like_residues)
+        return contacts, shared / (count + self.num_environments - shared).clamp(min=1), residues
 
     def coordinates(self, profiles: ContactProfiles) -> Tensor:
         """[G, D] places whose squared distances are d^2 and, in the last columns, r^2."""

@@ -264,6 +264,31 @@ manifest.py: a changed structure file is read again
 - if _unchanged(record["sources"], paths):
 + if True:
 test_cache.py::test_a_changed_file_of_the_same_size_rebuilds_its_complex_alone
+
+gaussian_process.py: likeness counts nothing for a ligand that touches nothing
+- return total / (total + FEW_CONTACTS)
++ return torch.ones_like(total)
+test_gaussian_process.py::test_a_ligand_that_leaves_has_the_intercept
+
+gaussian_process.py: a stored process has finite numbers
+- and bool(torch.isfinite(tensors[name]).all())
++ and True
+test_gaussian_process.py::test_what_is_not_a_process_is_refused
+
+gaussian_process.py: a stored process has no more references than are written
+- and sizes["n"] <= MAX_REFERENCES
++ and True
+test_gaussian_process.py::test_more_references_than_this_program_writes_are_refused
+
+joined_model.py: a few complexes do not decide the shares
+- return float((count * np.clip(best, 0, 1) + BELIEF * 0.5) / (count + BELIEF))
++ return float(np.clip(best, 0, 1))
+test_joined_model.py::test_few_complexes_leave_the_shares_nearly_equal
+
+joining.py: what is joined stays as it is
+- if state.get("process") is not None or not train:
++ if not train:
+test_joining.py::test_what_is_joined_stays_as_it_is
 """
 
 

@@ -24,7 +24,9 @@ from src.dataset import Example, collate
 from src.explanation import Explainer, explain, write_explanation
 from src.explanation_files import MAX_B, b_factor_scale, molecule, pdb_text, pymol_text, residue_rows, sdf_text
 from src.explanation_page import MAX_DRAWN_ATOMS, drawing, page
+from src.gaussian_process import fit_gaussian_process
 from src.inference import predict_batches
+from src.joined_model import JoinedModel
 from src.ligands import Ligand, ligand_of, read_ligand
 from src.model import AffinityModel, build_model
 from src.poses import iter_poses
@@ -32,7 +34,7 @@ from src.structures import Protein, read_protein
 from tests.complexes import GRAPH_SETTINGS, LIGAND, RESIDUES, small_settings
 from tests.complexes import pdb_text as complex_pdb
 from tests.complexes import sdf_text as ligand_sdf
-from tests.synthetic import scattered, tiny_settings
+from tests.synthetic import random_batch, scattered, tiny_settings
 from tests.test_prediction import make_checkpoint
 
 
@@ -76,6 +78,15 @@ def test_both_tables_add_up_to_the_prediction_minus_the_constant(tmp_path: Path,
         assert np.abs(values).max() > 0.1  # zeros would add up too
     assert sum(share.pk for share in explained.residue_shares()) == pytest.approx(expected - constant, abs=1e-4)
     assert explained.num_models == num_models
+
+
+def test_a_joined_model_is_explained_as_a_whole(tmp_path: Path) -> None:
+    process = fit_gaussian_process([random_batch(12, 1)], 6.0)
+    model, (ligand, protein) = JoinedModel(random_model(), process, 0.6).eval(), read(tmp_path)
+    explained = explain([model], ligand, protein, GRAPH_SETTINGS)
+    assert explained.pk == pytest.approx(expected_pk([model], ligand, protein), abs=1e-4)
+    assert explained.constant == pytest.approx(0.4 * model.network.constant.item() + 0.6 * process.intercept, abs=1e-5)
+    assert explained.of_residues().sum() == pytest.approx(explained.pk - explained.constant, abs=1e-4)
 
 
 def test_a_contact_counts_for_its_own_atom_and_residue(tmp_path: Path) -> None:

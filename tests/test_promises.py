@@ -13,12 +13,15 @@ import torch
 from src.atoms import Atoms
 from src.data_processing import build_graph
 from src.dataset import Example, collate
+from src.gaussian_process import fit_gaussian_process
+from src.joined_model import JoinedModel, ScoringModel
 from src.ligands import Ligand, read_ligand
-from src.model import AffinityModel, build_model
+from src.model import build_model
 from src.pose_graphs import geometry_warnings
 from src.settings import ModelSettings
 from src.structures import Protein, read_protein
 from tests.complexes import GRAPH_SETTINGS, LIGAND, LIGAND_BONDS, RESIDUES, pdb_text, sdf_text
+from tests.synthetic import INTERACTION_CUTOFF, random_batch
 
 GRAPH = replace(GRAPH_SETTINGS, keep_waters=True)
 MODEL = ModelSettings(
@@ -41,8 +44,8 @@ def complex_(tmp_path: Path) -> tuple[Ligand, Protein]:
     return read_ligand([tmp_path / "l.sdf"]), read_protein(tmp_path / "p.pdb")
 
 
-@pytest.fixture
-def model() -> AffinityModel:
+@pytest.fixture(params=["network alone", "joined with a process"])
+def model(request: pytest.FixtureRequest) -> ScoringModel:
     """A model whose every weight matters, so that a jump anywhere shows."""
     torch.manual_seed(0)
     model = build_model(MODEL)
@@ -50,7 +53,9 @@ def model() -> AffinityModel:
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     model.set_label_scale(6.0, 1.5, 0.02)
-    return model.eval()
+    if request.param == "network alone":
+        return model.eval()
+    return JoinedModel(model, fit_gaussian_process([random_batch(12, 1)], INTERACTION_CUTOFF), 0.5).eval()
 
 
 def placed(atoms: Atoms, turn: np.ndarray, shift: np.ndarray) -> Atoms:
@@ -58,12 +63,12 @@ def placed(atoms: Atoms, turn: np.ndarray, shift: np.ndarray) -> Atoms:
 
 
 @torch.no_grad()
-def score(model: AffinityModel, ligand: Ligand, protein: Protein) -> float:
+def score(model: ScoringModel, ligand: Ligand, protein: Protein) -> float:
     graph, _ = build_graph("test", ligand, protein, GRAPH)
     return model(collate([Example(graph, math.nan)])).item()
 
 
-def way(model: AffinityModel, ligand: Ligand, protein: Protein, direction: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def way(model: ScoringModel, ligand: Ligand, protein: Protein, direction: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """pK with the ligand moved along a line, at each of the steps, Å."""
     return np.array(
         [
@@ -75,7 +80,7 @@ def way(model: AffinityModel, ligand: Ligand, protein: Protein, direction: np.nd
 
 @pytest.mark.fault("J4")
 def test_turning_and_shifting_the_whole_complex_changes_nothing(
-    complex_: tuple[Ligand, Protein], model: AffinityModel
+    complex_: tuple[Ligand, Protein], model: ScoringModel
 ) -> None:
     ligand, protein = complex_
     turn, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
@@ -91,7 +96,7 @@ def test_turning_and_shifting_the_whole_complex_changes_nothing(
 
 @pytest.mark.parametrize("direction", [(0.0, 1.0, 0.0), (0.6, 0.0, -0.8)])
 def test_pk_has_no_jump_on_the_way_out_of_the_pocket(
-    complex_: tuple[Ligand, Protein], model: AffinityModel, direction: tuple[float, ...]
+    complex_: tuple[Ligand, Protein], model: ScoringModel, direction: tuple[float, ...]
 ) -> None:
     """Residues leave contact, fade and leave the pocket on the way; a jump would not shrink with the step."""
     jumps = [
@@ -101,14 +106,14 @@ def test_pk_has_no_jump_on_the_way_out_of_the_pocket(
     assert jumps[1] < 0.35 * jumps[0]
 
 
-def test_pk_goes_to_one_constant_as_the_ligand_leaves(complex_: tuple[Ligand, Protein], model: AffinityModel) -> None:
+def test_pk_goes_to_one_constant_as_the_ligand_leaves(complex_: tuple[Ligand, Protein], model: ScoringModel) -> None:
     far = way(model, *complex_, np.array([0.0, 1.0, 0.0]), np.array([25.0, 60.0, 5000.0]))
     assert far == pytest.approx(np.full(3, model.constant.item()), abs=1e-6)
 
 
 @pytest.mark.fault("J5")
 def test_the_order_of_atoms_residues_and_chains_in_the_files_changes_nothing(
-    complex_: tuple[Ligand, Protein], model: AffinityModel, tmp_path: Path
+    complex_: tuple[Ligand, Protein], model: ScoringModel, tmp_path: Path
 ) -> None:
     here = score(model, *complex_)
     order = [3, 0, 2, 1]
@@ -124,7 +129,7 @@ def test_the_order_of_atoms_residues_and_chains_in_the_files_changes_nothing(
 @pytest.mark.fault("J2")
 @pytest.mark.parametrize("distance", [0.0, 0.1])
 def test_atoms_upon_each_other_give_finite_numbers_and_a_warning(
-    complex_: tuple[Ligand, Protein], model: AffinityModel, distance: float
+    complex_: tuple[Ligand, Protein], model: ScoringModel, distance: float
 ) -> None:
     """OD1 of ASP stands at (-3, 0, 0), and the first carbon of the ligand is put there."""
     ligand, protein = complex_

@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 import predict as scoring_program
-from src import selftest
+from src import gaussian_process, selftest
 from src.data_processing import build_graph
+from src.gaussian_process import fit_gaussian_process
 from src.graph import FEATURE_COLUMN, Batch, EdgeKind
+from src.joined_model import JoinedModel
 from src.ligands import LigandError, read_ligand
 from src.model import AffinityModel, build_model
 from src.pose_changes import (
@@ -31,7 +33,7 @@ from src.selftest import Check, Judge, check_poses, run_selftest, selftest_table
 from src.settings import GraphSettings
 from src.structures import read_protein
 from tests.complexes import GRAPH_SETTINGS, pdb_text, sdf_text, small_settings
-from tests.synthetic import scattered, tiny_settings
+from tests.synthetic import random_batch, scattered, tiny_settings
 from tests.test_prediction import make_checkpoint
 
 CPU = torch.device("cpu")
@@ -79,6 +81,20 @@ def other_pose(pose: Complex) -> Complex:
 
 def test_a_sound_model_passes_every_check(pose: Complex) -> None:
     assert failed(sound_model(), pose) == []
+
+
+def joined_model() -> JoinedModel:
+    return JoinedModel(sound_model(), fit_gaussian_process([random_batch(12, 1)], 6.0), 0.5).eval()
+
+
+def test_a_network_joined_with_a_process_passes_every_check(pose: Complex) -> None:
+    assert failed(joined_model(), pose) == []
+
+
+def test_likeness_that_stays_when_the_ligand_leaves_fails(pose: Complex, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian_process, "saturation", torch.ones_like)
+    found = failed(joined_model(), pose)
+    assert any(name.startswith("the ligand 100 Å away scores the constant") for name in found)
 
 
 def per_graph(values: Tensor, batch: Batch) -> Tensor:
