@@ -144,7 +144,7 @@ def _print_cost(examples: list[Example], count: int, cutoff: float) -> None:
     each = (time.process_time() - started) / 256
     references = len(process.weights)
     print(
-        f"{count:,} complexes: fitted in {seconds:.1f} s, {references:,} references of {size / references / 1e3:.2f} kB, "
+        f"{count:,} complexes: fitted in {seconds:.1f} s, {references:,} references, {size / 1e6:.1f} MB, "
         f"{each * 1e3:.2f} ms processor a pose",
         flush=True,
     )
