@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import binomtest
 
 from src.checkpoint import CheckpointError
 
@@ -86,6 +85,8 @@ def ensemble_half_width(members: Sequence[Calibration | None]) -> float | None:
 
 def coverage(predicted: np.ndarray, measured: np.ndarray, half_width: float) -> Coverage:
     """The share of complexes whose measured value lies within half_width of the prediction."""
+    from scipy.stats import binomtest  # half a second to import, which a scoring of one pose would feel
+
     inside = np.abs(np.asarray(predicted) - np.asarray(measured)) <= half_width
     test = binomtest(int(inside.sum()), len(inside))
     interval = test.proportion_ci(0.95, method="wilson")
