@@ -15,7 +15,6 @@ import ast
 import contextlib
 import dataclasses
 import logging
-import os
 import shlex
 import signal
 import sys
@@ -26,10 +25,6 @@ from src.installation import installation_fault
 
 if installation_fault():
     sys.exit(f"error: {installation_fault()}")
-
-# Before torch: how long its threads spin while they wait for each other. Without spinning, short operations take three
-# times as long; spinning for milliseconds, which is the default, loses up to 50 times beside another program.
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while libraries are imported, some of which swallow Ctrl+C

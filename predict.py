@@ -36,8 +36,6 @@ from src.installation import installation_fault
 if installation_fault():
     sys.exit(f"error: {installation_fault()}")
 
-os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # before torch: see main.py
-
 from src.terminal import prepare_terminal
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 python benchmarks/waiting_threads.py [--repeats 3]
 
 Each way is measured alone on the machine and beside another program that keeps one core busy; the ways take turns, and
-the median of the repeats is printed. `GOMP_SPINCOUNT` is what main.py and predict.py set where the user has not.
+the median of the repeats is printed. `GOMP_SPINCOUNT` is what `src/__init__.py` sets where the user has not.
 """
 
 from __future__ import annotations
