@@ -16,7 +16,7 @@ from src.gaussian_process import GaussianProcess, read_process
 from src.graph import Batch
 from src.model import AffinityModel, Contributions
 
-BELIEF = 10.0  # complexes whose worth of belief is in equal shares, so that a few do not decide by chance
+BELIEF = 3.0  # complexes whose worth of belief is in equal shares, so that a few do not decide by chance
 
 
 class JoinedModel(nn.Module):
