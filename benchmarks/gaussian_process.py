@@ -138,10 +138,11 @@ def _print_cost(examples: list[Example], count: int, cutoff: float) -> None:
     seconds = time.monotonic() - started
     stored = process.state_facts().values()
     size = sum(value.nbytes for value in stored if isinstance(value, torch.Tensor))
-    batches = list(in_order(examples[:256], 8))
+    asked = examples[:256]
+    batches = list(in_order(asked, 8))
     started = time.process_time()
     predict_batches(process, batches, CPU)
-    each = (time.process_time() - started) / 256
+    each = (time.process_time() - started) / len(asked)
     references = len(process.weights)
     print(
         f"{count:,} complexes: fitted in {seconds:.1f} s, {references:,} references, {size / 1e6:.1f} MB, "

@@ -27,7 +27,7 @@ NUM_CONTACT_COUNTS = NUM_TYPES**2 * (len(SHELL_BOUNDARIES) + 1)
 # Environments of a ligand atom are it alone, it with its neighbours, and with theirs, as in extended-connectivity
 # fingerprints (doi 10.1021/ci100050t); their hashes are folded into this many places.
 ENVIRONMENT_RADIUS = 2
-NUM_ENVIRONMENTS = 1024
+NUM_ENVIRONMENTS = 1024  # a power of two
 
 
 class ContactProfiles(NamedTuple):
@@ -125,6 +125,9 @@ def _shells(distance: Tensor) -> Tensor:
 
 def _environments(batch: Batch, ligand: Tensor, ligand_graph: Tensor) -> Tensor:
     """[G, NUM_ENVIRONMENTS] int64; sums of hashes do not hang on the order of neighbours."""
+    device = batch.features.device
+    if device.type == "mps":  # its arithmetic of 64-bit integers need not be that which hashed the references
+        batch, ligand, ligand_graph = batch.to("cpu"), ligand.cpu(), ligand_graph.cpu()
     is_bond = (batch.edge_kind == EdgeKind.LIGAND_BOND).nonzero().squeeze(1)
     source, target = batch.source.index_select(0, is_bond), batch.target.index_select(0, is_bond)
     bond_type = batch.bond_type.index_select(0, is_bond)
@@ -137,13 +140,13 @@ def _environments(batch: Batch, ligand: Tensor, ligand_graph: Tensor) -> Tensor:
         if radius:
             told = _mixed(hashed.index_select(0, source) + bond_type + 1)
             hashed = _mixed(hashed * 3 + torch.zeros_like(hashed).index_add_(0, target, told))
-        place = ligand_graph * NUM_ENVIRONMENTS + hashed.index_select(0, ligand) % NUM_ENVIRONMENTS
+        place = ligand_graph * NUM_ENVIRONMENTS + (hashed.index_select(0, ligand) & (NUM_ENVIRONMENTS - 1))
         total += torch.bincount(place, minlength=size)
-    return total.view(batch.num_graphs, NUM_ENVIRONMENTS)
+    return total.view(batch.num_graphs, NUM_ENVIRONMENTS).to(device)
 
 
 def _mixed(values: Tensor) -> Tensor:
-    """A hash of int64 values: the finalizer of MurmurHash3, its constants as signed numbers."""
+    """A hash of int64 values, after the finalizer of MurmurHash3, but with shifts that keep the sign."""
     for factor in (-0xAE502812AA7333, -0x3B314601E57A13AD):
         values = (values ^ (values >> 33)) * factor
     return values ^ (values >> 33)

@@ -90,6 +90,7 @@ class Run:
     versions: Mapping[str, str]
     history: Sequence[Mapping[str, float]] = ()  # rows of history.csv
     num_weights: int = 0
+    joined_with: str = ""  # what else the predictions come from; '' for a network alone
     synthetic: bool = False
     command: str = "python main.py --evaluate"  # writes the same page again
 

@@ -32,16 +32,16 @@ from src.contact_profiles import (
 from src.graph import RESIDUE_TYPES, Batch
 
 MAX_REFERENCES = 5000  # more training complexes shape the prediction through so many of them, drawn at random
-# Variance of the noise, in units of that of a kernel term. On clusters and on complexes that were not trained on
-# 0.2 to 0.5 do alike.
-NOISE = 0.3
+NOISE = 0.3  # variance, in units of that of a kernel term
 FEW_CONTACTS = 10.0  # weighted contacts with which likeness counts half; without a contact it counts nothing
-RARE = 0.01  # a count that fewer than this fraction of the training complexes have is not compared
+RARE = 0.01  # a count that fewer than this fraction of the training complexes have is not compared ...
+ABSENT = 0.01  # ... where a complex has it only above this
 FARTHEST = 4.0  # standard deviations that no count is beyond; those within half of it are hardly changed
 LEVELS = (0, 1, 3)  # two ligands share an environment if both have it more often than this
 PATH_POINTS = 32  # of the quadrature over the contacts' common scale
 SAME = 1e-6  # standard deviation of a log count that does not vary
 ROWS_AT_A_TIME = 1000
+JITTER = 1e-6  # of the mean of the diagonal; likenesses in float32 tell near copies apart by noise alone
 
 NUM_BITS = len(LEVELS) * NUM_ENVIRONMENTS
 NUM_COUNTS = NUM_CONTACT_COUNTS + len(RESIDUE_TYPES) * (NUM_CLASSES + 1) + NUM_TYPES + 1
@@ -64,10 +64,11 @@ class GaussianProcess(nn.Module):
 
     Two complexes are alike by their contacts and atoms, by ligand, and by ligand and touched residues together:
 
-        k = exp(-d^2) + T * (1 + exp(-r^2))
+        k = s s' (exp(-d^2) + T * (1 + exp(-r^2)))
 
-    with d^2 the mean squared difference of standardised log counts (a third each for contacts by atom types, contacts
-    by residue types, ligand atoms), r^2 that of contacts by residue type, and T the ligands' Tanimoto similarity.
+    with s the saturation of each, d^2 the mean squared difference of standardised log counts (a third each for
+    contacts by atom types, contacts by residue types, ligand atoms; bent to at most FARTHEST), r^2 that of contacts by
+    residue type, and T the ligands' Tanimoto similarity.
     """
 
     def __init__(self, stored: Mapping[str, Any]) -> None:
@@ -201,7 +202,8 @@ def read_process(stored: Mapping[str, Any] | None) -> GaussianProcess | None:
     if stored is None:
         return None
     tensors = {name: value for name, value in stored.items() if type(value) is Tensor}
-    sizes = {"n": len(tensors.get("weights", ())), "D": len(tensors.get("columns", ())), "B": NUM_BITS // 8}
+    count, width = (tensors[name].numel() if name in tensors else 0 for name in ("weights", "columns"))
+    sizes = {"n": count, "D": width, "B": NUM_BITS // 8}
     sound = (
         all(type(stored.get(name)) is float and math.isfinite(stored[name]) for name in _NUMBERS)
         and set(tensors) == set(_TENSORS)
@@ -238,7 +240,7 @@ def _scaling(profiles: ContactProfiles) -> dict[str, Any]:
     kept, factor, first = [], [], 0
     blocks = _blocks(profiles)
     for number, block in enumerate(blocks):
-        is_common = (block > RARE).float().mean(0) > RARE
+        is_common = (block > ABSENT).float().mean(0) > RARE
         columns = (is_common & (_deviation(torch.log1p(block)) > SAME)).nonzero().squeeze(1)
         num_parts = 1 if number == len(blocks) - 1 else len(blocks) - 1
         kept.append(first + columns)
@@ -282,8 +284,8 @@ def _solve(rows: Callable[[slice], Tensor], rest: Tensor, chosen: Tensor) -> Ten
         target.addmv_(covariance.t(), rest[part])
         inside = (chosen >= part.start) & (chosen < part.stop)
         among[inside] = covariance[chosen[inside] - start]
-    products.add_(among, alpha=NOISE)
-    products.diagonal().add_(products.diagonal().mean() * 1e-10)  # likenesses of float32 are not quite a covariance
+    products.add_(among + among.t(), alpha=NOISE / 2)
+    products.diagonal().add_(products.diagonal().mean() * JITTER)
     return torch.linalg.solve(products, target)
 
 
@@ -296,7 +298,7 @@ def _squared_distances(at: Tensor, references: Tensor) -> Tensor:
 def _shared_bits(bits: Tensor, references: Tensor) -> Tensor:
     """[G, n] the matrix product of zeros and ones [G, B] and [B, n].
 
-    A ligand has some 80 of 3,072 bits, so that adding up their rows is several times faster than a product.
+    A ligand has some 60 of 3,072 bits, so that adding up their rows is several times faster than a product.
     """
     count = bits.sum(1).long()
     return embedding_bag(bits.nonzero()[:, 1], references, count.cumsum(0) - count, mode="sum")

@@ -29,16 +29,21 @@ class JoinedModel(nn.Module):
     @property
     def constant(self) -> Tensor:
         """pK of a ligand without contacts."""
-        return self.network.constant.lerp(self.network.constant.new_tensor(self.process.intercept), self.share)
+        constant = self.network.constant
+        return self.mean(constant, constant.new_tensor(self.process.intercept))
 
     def forward(self, batch: Batch) -> Tensor:
         """pK [G] of the complexes of a batch."""
-        return self.network(batch).lerp(self.process(batch), self.share)
+        return self.mean(self.network(batch), self.process(batch))
+
+    def mean(self, network: Tensor, process: Tensor) -> Tensor:
+        """The weighted mean of what the two say."""
+        return network.lerp(process, self.share)
 
     def contributions(self, batch: Batch) -> Contributions:
         """The terms of the prediction: `constant` plus those of one complex is its pK."""
         parts = self.network.contributions(batch)
-        return parts._replace(pk=parts.pk.lerp(self.process.contributions(batch), self.share))
+        return parts._replace(pk=self.mean(parts.pk, self.process.contributions(batch)))
 
 
 ScoringModel = AffinityModel | JoinedModel
@@ -59,7 +64,7 @@ def join_stored(network: AffinityModel, state: Mapping[str, Any]) -> ScoringMode
     """The network, joined by the process that its checkpoint holds if there is one.
 
     Raises:
-        CheckpointError: the process is not what this program writes.
+        CheckpointError: the process is not what this program writes, or counts other contacts than the network.
     """
     process = read_process(state.get("process"))
     if process is None:
@@ -67,4 +72,8 @@ def join_stored(network: AffinityModel, state: Mapping[str, Any]) -> ScoringMode
     share = state["process"].get("share")
     if type(share) is not float or not 0 <= share <= 1:
         raise CheckpointError(f"the share of the Gaussian process is {share!r}, not a number from 0 to 1")
+    if process.cutoff != network.readout.cutoff:
+        raise CheckpointError(
+            f"the Gaussian process counts contacts to {process.cutoff:g} Å, the network to {network.readout.cutoff:g} Å"
+        )
     return JoinedModel(network, process, share)

@@ -40,7 +40,9 @@ def model_card(findings: Findings) -> str:
     parts = [
         "# Model card",
         f"ViSNet on the protein, ligand and interaction graph of a complex, predicting pK. "
-        f"Checkpoint: `{_plain(run.checkpoint)}`" + (f", {run.num_weights:,} weights." if run.num_weights else "."),
+        f"Checkpoint: `{_plain(run.checkpoint)}`"
+        + (f", {run.num_weights:,} weights" if run.num_weights else "")
+        + (f"; joined with {run.joined_with}." if run.joined_with else "."),
         "## Training data",
         _data(findings),
         "## How good it is",

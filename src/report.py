@@ -94,6 +94,7 @@ def _summary(findings: Findings) -> str:
         codes = ", ".join(findings.left_out)
         lines.append(f"<p class='warning'>{len(findings.left_out)} do not fit into memory: {_text(codes)}</p>")
     weights = f", {run.num_weights:,} weights" if run.num_weights else ""
+    weights += f", joined with {run.joined_with}" if run.joined_with else ""
     return (
         f"<header><h1>How good the predictions are</h1><p class='lead'>{count:,} complexes of the {findings.part} set, "
         f"{_text(findings.split.method)} split; {_text(run.checkpoint)}{weights}.</p></header>"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rdkit import DataStructs
 from torch import nn
 
@@ -97,7 +98,7 @@ def evaluate(
         log.warning("the data are not those of the training: numbers will differ from those written then")
     if other:
         require_common(_codes(test), *other)  # before the hour that predictions may take
-    predicted, left_out = _predict(scorer.model, scorer, settings, test)
+    predicted, parts, left_out = _predict(scorer, settings, test)
     kept = [place for place in range(len(test)) if place not in left_out]
     if not kept:
         raise TooLargeError(f"no complex of the {part} set fits into memory: {_some(_codes(test))}")
@@ -105,7 +106,9 @@ def evaluate(
     groups = group_of_code(dataset, settings.data, similarity)
     targets = _targets(dataset, similarity, scored, settings.data.cluster_same_protein)
     return find(
-        _judged(dataset, scored, predicted[kept], groups, targets, _parts(scorer, settings, scored)),
+        _judged(
+            dataset, scored, predicted[kept], groups, targets, {name: values[kept] for name, values in parts.items()}
+        ),
         _baselines(train, scored, _nearest(dataset, similarity, train, scored)),
         part=part,
         run=_run(scorer, checkpoint, state, command),
@@ -173,19 +176,23 @@ def _train_and_test(
 
 
 def _predict(
-    model: nn.Module, scorer: Scorer, settings: Settings, test: Sequence[Example]
-) -> tuple[np.ndarray, list[int]]:
-    batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
-    left_out: list[int] = []
-    return predict_batches(model, batches, scorer.device, left_out=left_out)[0], left_out
+    scorer: Scorer, settings: Settings, test: Sequence[Example]
+) -> tuple[np.ndarray, dict[str, np.ndarray], list[int]]:
+    """pK by the model, pK by each of the parts that a joined model has, and the places of what does not fit."""
+    model, left_out = scorer.model, set()
 
+    def predict(model: nn.Module) -> np.ndarray:
+        places: list[int] = []
+        batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
+        predicted, _ = predict_batches(model, batches, scorer.device, left_out=places)
+        left_out.update(places)
+        return predicted
 
-def _parts(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> dict[str, np.ndarray]:
-    """Predictions of the parts of a model that joins two."""
-    if not isinstance(scorer.model, JoinedModel):
-        return {}
-    parts = {"network": scorer.model.network, "Gaussian process": scorer.model.process}
-    return {name: _predict(part, scorer, settings, test)[0] for name, part in parts.items()}
+    if not isinstance(model, JoinedModel):
+        return predict(model), {}, sorted(left_out)
+    parts = {"network": predict(model.network), "Gaussian process": predict(model.process)}
+    joined = model.mean(*(torch.from_numpy(predicted) for predicted in parts.values())).numpy()
+    return joined, parts, sorted(left_out)
 
 
 def _targets(dataset: Dataset, similarity: Similarity, test: Sequence[Example], limit: float) -> list[str]:
@@ -270,9 +277,17 @@ def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: st
         versions=state["versions"] | {"data processing": state["data_version"]},
         history=(whole if same else state).get("progress", {}).get("history", []),
         num_weights=sum(parameter.numel() for parameter in scorer.model.parameters()),
+        joined_with=_joined_with(scorer),
         synthetic=scorer.trained_on_synthetic_data,
         command=command,
     )
+
+
+def _joined_with(scorer: Scorer) -> str:
+    model = scorer.model
+    if not isinstance(model, JoinedModel):
+        return ""
+    return f"a Gaussian process of {len(model.process.weights):,} training complexes, its share {model.share:.2f}"
 
 
 def _codes(examples: Sequence[Example]) -> list[str]:

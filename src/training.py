@@ -106,7 +106,8 @@ class Trainer:
         elif self.scaler.is_enabled() or state["scaler"]:
             log.info("the checkpoint was written with another precision: the gradient scale starts anew")
         self.progress = read_progress(state["progress"])
-        self.calibration = state.get("calibration")
+        # That of a finished run's best model is of the network joined with a process, and not of what is trained on.
+        self.calibration = None if state.get("process") else state.get("calibration")
         restore_rng(state["rng"])
 
     def fit(

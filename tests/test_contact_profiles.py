@@ -94,7 +94,7 @@ def test_environments_do_not_hang_on_the_order_of_atoms(radius_atoms: tuple[str,
     assert torch.equal(one, other)
 
 
-def test_environments_are_as_many_as_rdkit_finds() -> None:
+def test_environments_are_counted_by_hand() -> None:
     """Butane: two ends, two middles; at each radius two environments, and nothing in common with a ring's."""
     butane, ring = environments("CCCC"), environments("C1CCC1")
     assert sorted(butane[butane > 0].tolist()) == [2] * 6

@@ -71,6 +71,14 @@ def test_a_stored_process_is_joined(network: AffinityModel, process: GaussianPro
     assert joined.share == 0.4
 
 
+@pytest.mark.parametrize("cutoff", [1e39, 12.0])
+def test_a_process_of_other_contacts_is_refused(
+    network: AffinityModel, process: GaussianProcess, cutoff: float
+) -> None:
+    with pytest.raises(CheckpointError, match="to 6 Å"):
+        join_stored(network, {"process": {**process.state_facts(), "share": 0.5, "cutoff": cutoff}})
+
+
 @pytest.mark.parametrize("share", [None, 1.5, -0.1, float("nan"), "half", 1])
 def test_a_share_that_is_none_is_refused(network: AffinityModel, process: GaussianProcess, share: object) -> None:
     with pytest.raises(CheckpointError, match="share"):

@@ -29,6 +29,8 @@ def test_a_training_ends_with_a_joined_model(run: Run, capsys: pytest.CaptureFix
     shown = capsys.readouterr().out
     assert "its network alone" in shown
     assert "its Gaussian process alone" in shown
+    for name in ("model_card.md", "report.html"):
+        assert "joined with a Gaussian process of 10 training complexes" in (run.results / name).read_text()
     state = load_checkpoint(run.checkpoints / BEST)
     model = load_scorer(run.checkpoints / BEST, "cpu").model
     assert isinstance(model, JoinedModel)

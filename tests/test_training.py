@@ -589,5 +589,7 @@ def test_the_best_model_carries_the_errors_of_its_own_validation(tmp_path: Path)
     again = make_trainer(tmp_path / "again")
     again.load_state_dict(latest)
     assert_same(again.state_dict()["calibration"], latest["calibration"])
+    again.load_state_dict({**latest, "process": {"share": 0.5}})
+    assert again.calibration is None  # it is of a network joined with a process, which this trainer does not have
     again.load_state_dict({name: part for name, part in latest.items() if name != "calibration"})
     assert again.calibration is None  # a checkpoint of an earlier version
