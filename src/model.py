@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, silu
+from torch.overrides import TorchFunctionMode
 
 from src.contact_profiles import contact_weights, line_through
 from src.geometry import (
@@ -61,6 +62,26 @@ def build_model(settings: ModelSettings) -> AffinityModel:
             f"a model needs num_layers >= 1 and num_rbf >= 2, got {settings.num_layers} and {settings.num_rbf}"
         )
     return AffinityModel(settings)
+
+
+def rebuild_model(settings: ModelSettings, weights: Mapping[str, Tensor]) -> AffinityModel:
+    """The model of these settings and weights.
+
+    Memory is taken only when the weights are those of the settings: a small file may ask for a model of many GB.
+
+    Raises:
+        ModelError: the settings do not fit together, or the weights are not theirs.
+    """
+    with _Undrawn():
+        model = build_model(settings)
+    expected = {name: value.shape for name, value in model.state_dict().items()}
+    found = {name: value.shape for name, value in weights.items()}
+    odd = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
+    if odd:
+        named = ", ".join(map(ascii, odd[:3]))
+        raise ModelError(f"{len(odd)} weights are missing, unknown or of another shape than the settings say: {named}")
+    model.load_state_dict(weights)
+    return model
 
 
 class AffinityModel(nn.Module):
@@ -282,3 +303,15 @@ class ViSNetLayer(nn.Module):
         first, second, third = self.vec_proj(vec).chunk(3, dim=-1)
         dot = (first * second).sum(dim=1, dtype=scalar_sum.dtype)
         return dot * gate_dot + added, third * gate_vec.unsqueeze(1)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Weights are not drawn, so that their memory is reserved and not taken."""
+
+    def __torch_function__(
+        self, function: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return function(*args, **kwargs)

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
 from src.calibration import Calibration, ensemble_half_width, read_calibration
 from src.checkpoint import FOR_PREDICTION, CheckpointError, load_checkpoint
@@ -23,7 +20,7 @@ from src.dataset import Budget, Example, in_order
 from src.domain import Domain, read_domain
 from src.inference import choose_device, predict_batches
 from src.joined_model import ScoringModel, join_stored
-from src.model import AffinityModel, ModelError, build_model
+from src.model import ModelError, rebuild_model
 from src.pose_graphs import PoseGraphs, PoseReader
 from src.poses import Pose, iter_poses
 from src.settings import GraphSettings, ModelSettings, SettingsError, settings_from_dict
@@ -279,7 +276,7 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
         model_settings = settings_from_dict(ModelSettings, state["model_settings"], source=str(path))
         graph_settings = settings_from_dict(GraphSettings, state["graph_settings"], source=str(path))
         weights = state.get("ema") or state["model"]
-        model = _with_weights(model_settings, weights)
+        model = rebuild_model(model_settings, weights)
     except (SettingsError, ModelError, RuntimeError) as error:
         raise CheckpointError(f"{path}: the model cannot be rebuilt: {error}") from error
     try:
@@ -333,33 +330,6 @@ def _warn_of_other_rdkit(state: Mapping[str, object]) -> None:
     here = metadata.version("rdkit")
     if trained_with and trained_with != here:
         log.warning("trained with RDKit %s, this is %s: aromaticity and so scores may differ", trained_with, here)
-
-
-class _Undrawn(TorchFunctionMode):
-    """Weights are not drawn, so that their memory is reserved and not taken."""
-
-    def __torch_function__(
-        self, function: Callable, types: Sequence[type], args: tuple = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        if function in (Tensor.normal_, Tensor.uniform_) or getattr(function, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return function(*args, **kwargs)
-
-
-def _with_weights(settings: ModelSettings, weights: dict[str, Tensor]) -> AffinityModel:
-    """The model of the settings; weights that are not theirs are refused before memory is taken: settings of a small
-    file may ask for a model of many GB."""
-    with _Undrawn():
-        model = build_model(settings)
-    expected = {name: value.shape for name, value in model.state_dict().items()}
-    found = {name: value.shape for name, value in weights.items()}
-    odd = sorted(name for name in {*expected, *found} if expected.get(name) != found.get(name))
-    if odd:
-        named = ", ".join(map(ascii, odd[:3]))
-        raise ModelError(f"{len(odd)} weights are missing, unknown or of another shape than the settings say: {named}")
-    model.load_state_dict(weights)
-    return model
 
 
 def _concentration(nanomolar: float) -> str:

@@ -22,6 +22,7 @@ import pytest
 import torch
 
 import predict as scoring_program
+import src.model as model_module
 import src.prediction as prediction_module
 from src.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from src.settings import ModelSettings
@@ -289,7 +290,7 @@ def test_settings_in_a_checkpoint_build_nothing_before_they_are_checked(
     message: str,
 ) -> None:
     """The first of them are within their ranges, and would take 8 GB."""
-    path, real = tmp_path / "odd.pth.tar", prediction_module.build_model
+    path, real = tmp_path / "odd.pth.tar", model_module.build_model
 
     def build(settings: ModelSettings) -> torch.nn.Module:
         before = resident_pages()
@@ -297,7 +298,7 @@ def test_settings_in_a_checkpoint_build_nothing_before_they_are_checked(
         assert resident_pages() < before + 2**30 // os.sysconf("SC_PAGESIZE"), "a GB of memory is taken"
         return model
 
-    monkeypatch.setattr(prediction_module, "build_model", build)
+    monkeypatch.setattr(model_module, "build_model", build)
     save_checkpoint(path, {**state, "model_settings": {**state["model_settings"], **changes}})
     assert scoring_program.main([*score_options(trained, "1a01"), "--checkpoint", str(path)]) == 2
     assert message in caplog.text
