@@ -97,10 +97,6 @@ class GaussianProcess(nn.Module):
             "environments": _packed(self.environments.t()),
         }
 
-    @property
-    def num_references(self) -> int:
-        return len(self.weights)
-
     def forward(self, batch: Batch) -> Tensor:
         """pK [G] of the complexes of a batch."""
         profiles = contact_profiles(batch, contact_weights(batch, self.cutoff))

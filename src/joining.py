@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from src.calibration import calibrate
 from src.checkpoint import load_checkpoint, save_checkpoint
@@ -15,7 +16,7 @@ from src.dataset import Dataset, batch_budget, in_order
 from src.evaluation import rmse
 from src.gaussian_process import fit_gaussian_process
 from src.inference import predict_batches
-from src.joined_model import best_share
+from src.joined_model import JoinedModel, best_share
 from src.prediction import load_scorer
 from src.settings import Settings
 
@@ -45,7 +46,8 @@ def join_process(checkpoint: Path, settings: Settings, dataset: Dataset, split: 
     measured = np.array([example.pk for example in validation])
     kept = np.isfinite(by_network) & np.isfinite(by_process)
     share = best_share(by_network[kept], by_process[kept], measured[kept])
-    joined = by_network + share * (by_process - by_network)
+    model = JoinedModel(scorer.model, process, share)
+    joined = model.mean(torch.from_numpy(by_network), torch.from_numpy(by_process)).numpy()
     calibration = calibrate([example.graph.code for example in validation], joined, measured)
     facts = {"process": {**process.state_facts(), "share": share}, "calibration": calibration.state_dict()}
     save_checkpoint(checkpoint, {**state, **facts})
