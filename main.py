@@ -21,7 +21,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from src.installation import installation_fault
+from src.system.installation import installation_fault
 
 if installation_fault():
     sys.exit(f"error: {installation_fault()}")
@@ -32,39 +32,39 @@ if __name__ == "__main__":
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from config import CONFIG
-from src.affinity import PDBbindError
-from src.attrition import AttritionError, attrition_text, require_enough
-from src.cache import other_caches
-from src.casf import CasfError
 from src.checkpoint import CheckpointError, load_checkpoint
-from src.data_processing import DATA_PROCESSING_VERSION
-from src.dataset import (
+from src.data.audit import AttritionError, attrition_text, require_enough
+from src.data.cache import other_caches
+from src.data.dataset import (
     Dataset,
     DatasetError,
     audit,
     load_dataset,
 )
-from src.demo import DemoError, write_demo
-from src.findings import ComparisonError, Split, split_json
-from src.inference import DeviceError, choose_device
-from src.joining import join_process
-from src.layouts import ComplexFiles
-from src.locks import FolderInUseError, in_turn, sole_use
-from src.memory_plan import plan_memory, plan_text, resolve_auto
-from src.out_of_memory import is_out_of_memory
-from src.preparation import choose_kernels, make_loaders, make_trainer, newest_of_run, resume
-from src.progress import skipped_text
-from src.results import RECORDED, results_text, settings_of_run, write_results
-from src.results import evaluate as evaluate_checkpoint
+from src.data.demo import DemoError, write_demo
+from src.data_processing import DATA_PROCESSING_VERSION
+from src.evaluation.casf import CasfError
+from src.evaluation.findings import ComparisonError, Split, split_json
+from src.hardware.inference import DeviceError, choose_device
+from src.hardware.memory_plan import plan_memory, plan_text, resolve_auto
+from src.hardware.out_of_memory import is_out_of_memory
+from src.optimization.progress import skipped_text
+from src.optimization.watching import let_go_of_output, show
+from src.pdbbind.affinity import PDBbindError
+from src.pdbbind.folders import ComplexFiles
+from src.run.joining import join_process
+from src.run.results import RECORDED, results_text, settings_of_run, write_results
+from src.run.results import evaluate as evaluate_checkpoint
+from src.run.trainer_setup import choose_kernels, make_loaders, make_trainer, newest_of_run, resume
 from src.settings import Settings, SettingsError, read_settings
-from src.similarity import Similarity
-from src.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
-from src.stop_signals import EXIT_CODES, exit_code, signals_interrupt
-from src.storage import StorageError, prepare_folder, write_json
-from src.terminal import prepare_terminal
+from src.similarity.comparison import Similarity
+from src.similarity.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
+from src.system.locks import FolderInUseError, in_turn, sole_use
+from src.system.stop_signals import EXIT_CODES, exit_code, signals_interrupt
+from src.system.storage import StorageError, prepare_folder, write_json
+from src.system.terminal import prepare_terminal
+from src.system.workers import WorkerStartError
 from src.training import BEST, TrainingError
-from src.watching import let_go_of_output, show
-from src.workers import WorkerStartError
 
 ROOT = Path(__file__).resolve().parent
 log = logging.getLogger("main")

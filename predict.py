@@ -31,18 +31,18 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from src.installation import installation_fault
+from src.system.installation import installation_fault
 
 if installation_fault():
     sys.exit(f"error: {installation_fault()}")
 
-from src.terminal import prepare_terminal
+from src.system.terminal import prepare_terminal
 
 if TYPE_CHECKING:
-    from src.explanation import Explainer
-    from src.poses import Pose
-    from src.prediction import Ensemble, Prediction
-    from src.score_files import ScoreFile, ScoreStream
+    from src.explanation.explainer import Explainer
+    from src.scoring.poses import Pose
+    from src.scoring.prediction import Ensemble, Prediction
+    from src.scoring.score_files import ScoreFile, ScoreStream
 
 log = logging.getLogger("predict")
 
@@ -61,14 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     prepare_terminal(logging.ERROR if options.quiet else logging.INFO)
     # Imported here and below, so that --help and a misspelt option answer at once.
-    from src.atoms import StructureError
     from src.checkpoint import CheckpointError
-    from src.inference import DeviceError
-    from src.poses import PoseError
-    from src.stop_signals import exit_code, signals_interrupt
-    from src.storage import StorageError
-    from src.watching import let_go_of_output
-    from src.workers import WorkerStartError
+    from src.chemistry.atoms import StructureError
+    from src.hardware.inference import DeviceError
+    from src.optimization.watching import let_go_of_output
+    from src.scoring.poses import PoseError
+    from src.system.stop_signals import exit_code, signals_interrupt
+    from src.system.storage import StorageError
+    from src.system.workers import WorkerStartError
 
     try:
         with signals_interrupt():
@@ -90,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _score(options: argparse.Namespace) -> int:
     import torch
 
-    from src.score_files import free_name
-    from src.screening import ScreeningOptions, Tally, screen
+    from src.scoring.score_files import free_name
+    from src.scoring.screening import ScreeningOptions, Tally, screen
 
     given, poses, inputs = _poses(options)
     checkpoints, ensemble = _ensemble(options)
@@ -136,8 +136,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _selftest(options: argparse.Namespace) -> int:
-    from src.selftest import Judge, run_selftest, selftest_table
-    from src.watching import show
+    from src.optimization.watching import show
+    from src.scoring.selftest import Judge, run_selftest, selftest_table
 
     _, ensemble = _ensemble(options)
     own = (options.protein_path, options.ligand_path[0]) if options.ligand_path else None
@@ -153,7 +153,7 @@ def _selftest(options: argparse.Namespace) -> int:
 
 def _ensemble(options: argparse.Namespace) -> tuple[list[Path], Ensemble]:
     """The files of the models, and the models."""
-    from src.prediction import find_checkpoints, load_ensemble
+    from src.scoring.prediction import find_checkpoints, load_ensemble
 
     checkpoints = find_checkpoints(options.checkpoint or [_default_checkpoint()])
     ensemble = load_ensemble(checkpoints, options.device)
@@ -165,8 +165,8 @@ def _ensemble(options: argparse.Namespace) -> tuple[list[Path], Ensemble]:
 def _explainer(
     options: argparse.Namespace, checkpoints: Sequence[Path], ensemble: Ensemble, *, goes_on: bool
 ) -> Explainer | None:
-    from src.explanation import Explainer
-    from src.storage import StorageError, prepare_folder
+    from src.explanation.explainer import Explainer
+    from src.system.storage import StorageError, prepare_folder
 
     folder = options.explain
     if folder is None:
@@ -182,8 +182,8 @@ def _explainer(
 
 def _poses(options: argparse.Namespace) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
     """The user's columns, the poses, and the files that they come from."""
-    from src.poses import find_ligands, iter_poses, read_pairs, require_protein
-    from src.score_files import require_apart
+    from src.scoring.poses import find_ligands, iter_poses, read_pairs, require_protein
+    from src.scoring.score_files import require_apart
 
     output = None if options.output == STANDARD else options.output
     if options.pairs:
@@ -201,7 +201,7 @@ def _poses(options: argparse.Namespace) -> tuple[tuple[str, ...], Iterator[Pose]
 
 
 def _is_unfinished(output: Path | None) -> bool:
-    from src.score_files import state_path
+    from src.scoring.score_files import state_path
 
     return output not in (None, STANDARD) and output.exists() and state_path(output).exists()
 
@@ -209,8 +209,8 @@ def _is_unfinished(output: Path | None) -> bool:
 def _output(
     options: argparse.Namespace, columns: Sequence[str], checkpoints: Iterable[Path], inputs: Iterable[Path]
 ) -> ScoreFile | ScoreStream | None:
-    from src.score_files import ScoreFile, ScoreStream, signature
-    from src.storage import prepare_folder
+    from src.scoring.score_files import ScoreFile, ScoreStream, signature
+    from src.system.storage import prepare_folder
 
     if options.output is None:
         return None
@@ -230,8 +230,8 @@ def _output(
 
 def _show(prediction: Prediction, options: argparse.Namespace, number: int) -> None:
     """A sentence on the screen; of a long table only the first ones."""
-    from src.prediction import sentence
-    from src.watching import show
+    from src.optimization.watching import show
+    from src.scoring.prediction import sentence
 
     if options.quiet or options.output == STANDARD or (options.output and number > NUM_SHOWN and not options.top):
         return

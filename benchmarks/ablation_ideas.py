@@ -10,14 +10,17 @@ import torch
 from torch import Tensor, nn
 
 import main
-from src import augmentation, gradients, layers, model, readout
-from src.dataset import Dataset, Example
-from src.geometry import distances_and_units
+from src import model
+from src.data import augmentation
+from src.data.dataset import Dataset, Example
 from src.graph import FEATURE_COLUMN, MAX_CHARGE, Batch
-from src.layers import linear
+from src.optimization import gradients
 from src.settings import DataSettings, ModelSettings
-from src.similarity import Similarity
-from src.splits import cluster_thresholds
+from src.similarity.comparison import Similarity
+from src.similarity.splits import cluster_thresholds
+from src.visnet import layers, readout
+from src.visnet.geometry import distances_and_units
+from src.visnet.layers import linear
 
 HIDDEN_FRACTION = 0.3  # of the residue types
 

@@ -28,8 +28,8 @@ sys.path.insert(0, str(ROOT))
 import main as train_script  # noqa: E402
 from benchmarks import ablation_ideas  # noqa: E402
 from benchmarks.pretrained import RECIPE, clean_index  # noqa: E402
-from src.evaluation import Interval, compare, metrics_with_intervals, results_table  # noqa: E402
-from src.pdbbind import find_index  # noqa: E402
+from src.evaluation.metrics import Interval, compare, metrics_with_intervals, results_table  # noqa: E402
+from src.pdbbind.index import find_index  # noqa: E402
 
 PLAIN = "plain"
 SPLITS = {"cluster": {"train_split": 0.8, "validation_split": 0.1}, "time": {"train_split": 0.8}}

@@ -33,15 +33,15 @@ import config  # noqa: E402
 import src.checkpoint  # noqa: E402
 from benchmarks.measuring import machine  # noqa: E402
 from benchmarks.workload import pocket_graphs  # noqa: E402
-from src.calibration import calibrate  # noqa: E402
-from src.dataset import Example, collate  # noqa: E402
-from src.domain import BITS, read_domain  # noqa: E402
-from src.experiment import run_facts  # noqa: E402
+from src.data.dataset import Example, collate  # noqa: E402
+from src.evaluation.calibration import calibrate  # noqa: E402
 from src.graph import RESIDUE_TYPES, Batch  # noqa: E402
 from src.model import build_model  # noqa: E402
+from src.run.run_record import run_facts  # noqa: E402
 from src.settings import Settings, read_settings  # noqa: E402
-from src.similarity import LETTERS  # noqa: E402
-from src.stop_signals import StopSignals  # noqa: E402
+from src.similarity.applicability import BITS, read_domain  # noqa: E402
+from src.similarity.comparison import LETTERS  # noqa: E402
+from src.system.stop_signals import StopSignals  # noqa: E402
 from src.training import BEST, LATEST, Trainer  # noqa: E402
 
 Clock = Callable[[], float]
@@ -159,7 +159,7 @@ def _trainer(settings: Settings, num_complexes: int) -> Trainer:
 
 
 def _domain(codes: list[str]) -> dict[str, Any]:
-    """Drawn facts about a training set, as many as src/domain.py would have of these complexes."""
+    """Drawn facts about a training set, as many as src/similarity/applicability.py would have of these complexes."""
     rng = np.random.default_rng(0)
     ligands = codes[: round(LIGANDS * len(codes))]
     chains = rng.choice(list(LETTERS), (round(CHAINS * len(codes)), CHAIN_LENGTH))

@@ -25,14 +25,14 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config import CONFIG  # noqa: E402
-from src.atoms import StructureError  # noqa: E402
-from src.dataset import Dataset, Example  # noqa: E402
-from src.descriptions import describe  # noqa: E402
-from src.ligands import read_ligand  # noqa: E402
-from src.pdbbind import read_dataset  # noqa: E402
+from src.chemistry.atoms import StructureError  # noqa: E402
+from src.chemistry.ligands import read_ligand  # noqa: E402
+from src.data.dataset import Dataset, Example  # noqa: E402
+from src.pdbbind.index import read_dataset  # noqa: E402
 from src.settings import read_settings  # noqa: E402
-from src.similarity import LETTERS, UNKNOWN, Similarity  # noqa: E402
-from src.splits import check_leakage, cluster_thresholds, split_codes  # noqa: E402
+from src.similarity.comparison import LETTERS, UNKNOWN, Similarity  # noqa: E402
+from src.similarity.sequences import describe  # noqa: E402
+from src.similarity.splits import check_leakage, cluster_thresholds, split_codes  # noqa: E402
 
 MUTATED = 0.02
 

@@ -30,11 +30,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config import CONFIG  # noqa: E402
-from src.cache import build_cache  # noqa: E402
-from src.dataset import Example, collate, epoch_batches, graph_sizes  # noqa: E402
-from src.demo import write_demo  # noqa: E402
+from src.data.cache import build_cache  # noqa: E402
+from src.data.dataset import Example, collate, epoch_batches, graph_sizes  # noqa: E402
+from src.data.demo import write_demo  # noqa: E402
 from src.graph import ComplexGraph  # noqa: E402
-from src.layouts import locate_complexes  # noqa: E402
+from src.pdbbind.folders import locate_complexes  # noqa: E402
 from src.settings import read_settings  # noqa: E402
 
 BATCH_SIZES = (8, 16, 64)

@@ -20,8 +20,8 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.casf import ranking_power  # noqa: E402
-from src.evaluation import metrics_with_intervals, spearman  # noqa: E402
+from src.evaluation.casf import ranking_power  # noqa: E402
+from src.evaluation.metrics import metrics_with_intervals, spearman  # noqa: E402
 
 
 def main() -> None:

@@ -29,15 +29,15 @@ from torch_geometric.nn.models.visnet import ViSNetBlock  # noqa: E402
 from benchmarks.measuring import saved_bytes  # noqa: E402
 from benchmarks.workload import real_files  # noqa: E402
 from config import CONFIG  # noqa: E402
-from src.compilation import compiled_kernels  # noqa: E402
+from src.chemistry.ligands import read_ligand  # noqa: E402
+from src.chemistry.proteins import read_protein  # noqa: E402
+from src.data.dataset import Example, collate  # noqa: E402
 from src.data_processing import build_graph  # noqa: E402
-from src.dataset import Example, collate  # noqa: E402
 from src.graph import NODE_FEATURES  # noqa: E402
-from src.layouts import ComplexFiles  # noqa: E402
-from src.ligands import read_ligand  # noqa: E402
+from src.hardware.compilation import compiled_kernels  # noqa: E402
 from src.model import ViSNet  # noqa: E402
+from src.pdbbind.folders import ComplexFiles  # noqa: E402
 from src.settings import ModelSettings, read_settings  # noqa: E402
-from src.structures import read_protein  # noqa: E402
 
 CODE = "1h1d"  # 3,418 atoms with hydrogens: of the 50 complexes measured first, the largest that was not left out
 EARLIER = "earlier design"

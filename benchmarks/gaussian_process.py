@@ -26,14 +26,15 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.pretrained import RECIPE, clean_index  # noqa: E402
 from config import CONFIG  # noqa: E402
-from src import contact_profiles, gaussian_process  # noqa: E402
-from src.dataset import Dataset, Example, in_order, load_dataset, measured_pk  # noqa: E402
-from src.evaluation import compare, metrics_with_intervals, results_table  # noqa: E402
-from src.gaussian_process import GaussianProcess, fit_gaussian_process  # noqa: E402
-from src.inference import predict_batches  # noqa: E402
+from src.data.dataset import Dataset, Example, in_order, load_dataset, measured_pk  # noqa: E402
+from src.evaluation.metrics import compare, metrics_with_intervals, results_table  # noqa: E402
+from src.gaussian_process import process as gaussian_process  # noqa: E402
+from src.gaussian_process import profiles as contact_profiles  # noqa: E402
+from src.gaussian_process.process import GaussianProcess, fit_gaussian_process  # noqa: E402
+from src.hardware.inference import predict_batches  # noqa: E402
 from src.settings import Settings, read_settings  # noqa: E402
-from src.similarity import Similarity  # noqa: E402
-from src.splits import compare_complexes, split_dataset  # noqa: E402
+from src.similarity.comparison import Similarity  # noqa: E402
+from src.similarity.splits import compare_complexes, split_dataset  # noqa: E402
 
 AS_IT_IS = "as it is"
 BATCH = 32
@@ -49,7 +50,7 @@ def _kernel(part: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Ten
     return {"GaussianProcess.kernel": kernel}
 
 
-# What of src/gaussian_process.py or src/contact_profiles.py is replaced
+# What of src/gaussian_process/process.py or src/gaussian_process/profiles.py is replaced
 VARIANTS: dict[str, dict[str, object]] = {
     AS_IT_IS: {},
     "no line through the contacts": {"line_through": lambda count, label: (label.mean().item(), 0.0)},

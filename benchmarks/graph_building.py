@@ -25,13 +25,13 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config import CONFIG  # noqa: E402
-from src.cache import build_cache  # noqa: E402
+from src.chemistry.ligands import read_ligand  # noqa: E402
+from src.chemistry.proteins import read_protein  # noqa: E402
+from src.data.cache import build_cache  # noqa: E402
+from src.data.demo import write_demo  # noqa: E402
 from src.data_processing import build_graph  # noqa: E402
-from src.demo import write_demo  # noqa: E402
-from src.layouts import ComplexFiles, locate_complexes  # noqa: E402
-from src.ligands import read_ligand  # noqa: E402
+from src.pdbbind.folders import ComplexFiles, locate_complexes  # noqa: E402
 from src.settings import GraphSettings, Settings, read_settings  # noqa: E402
-from src.structures import read_protein  # noqa: E402
 
 
 def main() -> None:

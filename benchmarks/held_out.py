@@ -21,17 +21,17 @@ from scipy.spatial.transform import Rotation
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.affinity import PDBbindError  # noqa: E402
-from src.atoms import StructureError  # noqa: E402
 from src.checkpoint import FOR_PREDICTION, load_checkpoint  # noqa: E402
+from src.chemistry.atoms import StructureError  # noqa: E402
+from src.chemistry.ligands import Ligand, read_ligand  # noqa: E402
+from src.chemistry.proteins import Protein, read_protein  # noqa: E402
+from src.data.dataset import Example, in_order  # noqa: E402
 from src.data_processing import build_graph  # noqa: E402
-from src.dataset import Example, in_order  # noqa: E402
-from src.evaluation import metrics_with_intervals  # noqa: E402
-from src.inference import predict_batches  # noqa: E402
-from src.ligands import Ligand, read_ligand  # noqa: E402
-from src.pdbbind import read_dataset  # noqa: E402
-from src.prediction import Scorer, find_checkpoints, load_scorer  # noqa: E402
-from src.structures import Protein, read_protein  # noqa: E402
+from src.evaluation.metrics import metrics_with_intervals  # noqa: E402
+from src.hardware.inference import predict_batches  # noqa: E402
+from src.pdbbind.affinity import PDBbindError  # noqa: E402
+from src.pdbbind.index import read_dataset  # noqa: E402
+from src.scoring.prediction import Scorer, find_checkpoints, load_scorer  # noqa: E402
 
 SHIFT = (2.0, 6.0)  # Å
 NOISE = 0.1  # Å

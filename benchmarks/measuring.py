@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from src.graph import Batch
-from src.step_memory import silent_stderr
+from src.hardware.step_memory import silent_stderr
 
 Forward = Callable[[], tuple[Tensor, ...]]
 

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch_geometric.nn.models.visnet import ViSNetBlock
 
 from benchmarks.workload import Pair, gradients_like_ours, make_pair, shared_rows
-from src.compilation import compiled_kernels
 from src.graph import Batch
-from src.message_passing import EAGER
+from src.hardware.compilation import compiled_kernels
 from src.model import ViSNet
 from src.settings import ModelSettings
+from src.visnet.message_passing import EAGER
 from tests.synthetic import in_double
 from tests.test_model_against_pyg import GivenEdges
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from src.checkpoint import publish_checkpoint  # noqa: E402
-from src.pdbbind import find_index  # noqa: E402
+from src.pdbbind.index import find_index  # noqa: E402
 
 PUBLISHED = ROOT / "checkpoints" / "pretrained"
 RECIPE = {

@@ -16,14 +16,14 @@ from scipy.spatial.distance import cdist
 from torch import Tensor
 from torch_geometric.nn.models.visnet import ViSNetBlock
 
+from src.chemistry.ligands import read_ligand
+from src.chemistry.proteins import read_protein
+from src.data.dataset import Example, collate
 from src.data_processing import build_graph, contact_pairs, near_pairs
-from src.dataset import Example, collate
 from src.graph import FEATURE_COLUMN, NODE_FEATURES, Batch, BondType, ComplexGraph, EdgeKind, Side
-from src.layouts import ComplexFiles, locate_complexes
-from src.ligands import read_ligand
 from src.model import ViSNet
+from src.pdbbind.folders import ComplexFiles, locate_complexes
 from src.settings import GraphSettings, ModelSettings
-from src.structures import read_protein
 from tests.test_model_against_pyg import load_from_pyg
 
 # Fraction of real complexes with at most so many atoms within 8 Å of the ligand (50 complexes of PDBbind, mean 277).

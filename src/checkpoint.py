@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from src.storage import (
+from src.system.storage import (
     StorageError,
     cause,
     read_plain,

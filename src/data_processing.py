@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
-from src.atoms import Atoms, take
+from src.chemistry.atoms import Atoms, take
+from src.chemistry.ligands import Ligand
+from src.chemistry.proteins import Protein, copy_notes, drop_ligand_copy
 from src.graph import FEATURE_COLUMN, ComplexGraph, Side
-from src.ligands import Ligand
 from src.settings import GraphSettings, as_dict
-from src.structures import Protein, copy_notes, drop_ligand_copy
 
 # Change this string in the commit that changes any tensor of a graph: old caches and checkpoints then say so.
 DATA_PROCESSING_VERSION = "1.1"

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, silu
 from torch.overrides import TorchFunctionMode
 
-from src.contact_profiles import contact_weights, line_through
-from src.geometry import (
+from src.graph import BOND_CUTOFF, Batch, BondType, EdgeKind
+from src.visnet.geometry import (
     DEGREE_SLICES,
     cosine_envelope,
     distances_and_units,
@@ -20,11 +20,10 @@ from src.geometry import (
     expnorm_parameters,
     spherical_harmonics,
 )
-from src.graph import BOND_CUTOFF, Batch, BondType, EdgeKind
-from src.layers import AtomEmbedding, EdgeKindEmbedding, VectorNorm, linear
-from src.message_passing import EAGER, Edges, EdgeWeights, Form, Nodes, sum_by_index
-from src.readout import ContactReadout
-from src.recomputation import MODES, EdgeRows, compute_dtype
+from src.visnet.layers import AtomEmbedding, EdgeKindEmbedding, VectorNorm, linear
+from src.visnet.message_passing import EAGER, Edges, EdgeWeights, Form, Nodes, sum_by_index
+from src.visnet.readout import ContactReadout, contact_weights, line_through
+from src.visnet.recomputation import MODES, EdgeRows, compute_dtype
 
 if TYPE_CHECKING:
     from src.settings import ModelSettings

@@ -16,20 +16,20 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from src.calibration import calibrate
 from src.checkpoint import CheckpointError, restore_rng, rng_state, save_checkpoint
-from src.emergency import on_cpu, saved_if_it_crashes
-from src.evaluation import metrics
-from src.gradients import WindowGradient, names
+from src.evaluation.calibration import calibrate
+from src.evaluation.metrics import metrics
 from src.graph import Batch
-from src.inference import choose_precision, predict_batches
-from src.optimization import WeightAverage, make_optimizer, make_scheduler
-from src.out_of_memory import free_memory, memory_fault, num_edges
-from src.progress import Progress, epoch_line, read_progress, write_history
+from src.hardware.inference import choose_precision, predict_batches
+from src.hardware.out_of_memory import free_memory, memory_fault, num_edges
+from src.optimization.gradients import WindowGradient, names
+from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler
+from src.optimization.progress import Progress, epoch_line, read_progress, write_history
+from src.optimization.saving import on_cpu, saved_if_it_crashes
+from src.optimization.watching import progress_bar, step_profiler
 from src.settings import OutputSettings, TrainingSettings
-from src.stop_signals import StopSignals
-from src.storage import StorageError
-from src.watching import progress_bar, step_profiler
+from src.system.stop_signals import StopSignals
+from src.system.storage import StorageError
 
 log = logging.getLogger(__name__)
 

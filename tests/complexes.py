@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from config import CONFIG
-from src.cache import protein_file
+from src.chemistry.ligands import read_ligand
+from src.chemistry.proteins import read_protein
+from src.data.cache import protein_file
 from src.data_processing import build_graph
 from src.graph import Batch, ComplexGraph
-from src.layouts import ComplexFiles
-from src.ligands import read_ligand
+from src.pdbbind.folders import ComplexFiles
 from src.settings import GraphSettings, Settings, read_settings
-from src.structures import read_protein
 
 GRAPH_SETTINGS = GraphSettings(
     pocket_radius=8.0,

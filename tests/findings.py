@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from src.findings import Findings, Judged, Run, Split, find
+from src.evaluation.findings import Findings, Judged, Run, Split, find
 
 SMILES = ("CCO", "c1ccccc1O", "CC(=O)Nc1ccc(O)cc1", "not a molecule", "")
 

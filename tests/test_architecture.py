@@ -1,4 +1,4 @@
-"""Imports point down: a file uses only files on lower lines of this page, never a neighbour."""
+"""Every file has a room, and imports point down: from room to room and, inside a room, never in a circle."""
 
 from __future__ import annotations
 
@@ -9,48 +9,110 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# From the ground up: a file uses rooms of lower lines and other files of its own room, never a room beside its own.
 LINES = """
+settings graph system
+checkpoint
+chemistry pdbbind visnet
+data_processing model evaluation
+data gaussian_process
+similarity hardware
+optimization scoring
+training explanation
+run
 main predict
-results preparation selftest screening joining
-casf_scoring
-training prediction demo memory_plan report model_card explanation
-pose_graphs optimization experiment gradients step_memory compilation findings figures casf watching splits augmentation
-domain dataset evaluation inference progress baselines attrition
-cache pose_changes explanation_page score_files joined_model
-poses data_processing model pdbbind similarity explanation_files
-structures ligands tables descriptions readout gaussian_process
-records ligand_typing ligand_parsing layouts split_files attribution
-calibration residues affinity recomputation emergency contact_profiles
-atoms message_passing layers workers checkpoint locks manifest demo_poses
-storage stop_signals packing out_of_memory geometry
-settings graph installation terminal report_style
 """
-LEVEL = {name: -number for number, line in enumerate(LINES.split("\n")) for name in line.split()}
-FILES = [*ROOT.glob("*.py"), *(ROOT / "src").glob("*.py")]
+LEVEL = {room: number for number, line in enumerate(LINES.strip().split("\n")) for room in line.split()}
+FINER = {"training": {"chemistry", "visnet"}, "model": {"chemistry", "pdbbind", "system"}}  # what is not known there
+FILES = [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]
+
+
+def room_of(path: Path) -> str:
+    inside = path.relative_to(ROOT).parts
+    return Path(inside[1] if inside[0] == "src" else inside[0]).stem
+
+
+def imported(path: Path, text: str | None = None) -> set[str]:
+    """Files and folders that a file imports, as they are called from the root: src.system.storage, config."""
+    package = [*path.relative_to(ROOT).parts[:-1]]
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8") if text is None else text)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            below = {f"{module}.{alias.name}" for alias in node.names}
+            found |= {name for name in below if _file(name)} or {module}
+    return {name for name in found if name.split(".")[0] in ("src", "config", "main", "predict")}
 
 
 def imported_rooms(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
-    modules += [alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
-    return {module.removeprefix("src.") for module in modules if module.startswith("src.") or module == "config"}
+    return {name.removeprefix("src.").split(".")[0] for name in imported(path)} - {"src"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def _file(name: str) -> Path | None:
+    path = ROOT.joinpath(*name.split("."))
+    return next((one for one in (path.with_suffix(".py"), path / "__init__.py") if one.is_file()), None)
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """The names that lie on a circle of arrows or lead to one."""
+    left = dict(arrows)
+    while free := [name for name, targets in left.items() if not targets & set(left)]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_imports_point_down(path: Path) -> None:
-    if path.stem in ("__init__", "config"):
+    room = room_of(path)
+    if room in ("config", "__init__"):
+        assert imported_rooms(path) == set()
         return
-    assert path.stem in LEVEL, f"{path.name} has no line on this page"
-    for room in imported_rooms(path) - {"config"}:
-        assert LEVEL[room] < LEVEL[path.stem], f"{path.name} imports {room}, which does not lie below it"
+    assert room in LEVEL, f"{path.relative_to(ROOT)} stands in no room"
+    for other in imported_rooms(path) - {room, "config"}:
+        assert LEVEL[other] < LEVEL[room], f"{path.name} imports {other}, which does not lie below {room}"
+
+
+@pytest.mark.parametrize("room", LEVEL)
+def test_no_circle_inside_a_room(room: str) -> None:
+    files = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in FILES if room_of(path) == room}
+    assert files, f"no file stands in {room}"
+    assert circles({name: imported(path) for name, path in files.items()}) == []
+
+
+@pytest.mark.parametrize("room", FINER)
+def test_what_the_spine_does_not_know(room: str) -> None:
+    """Not even over others: what training imports is taken with all that stands behind it."""
+    seen, ahead = set(), {f"src.{room}"}
+    while ahead:
+        name = ahead.pop()
+        seen.add(name)
+        ahead |= {other for other in imported(_file(name)) if other.startswith("src.")} - seen
+    assert {name.split(".")[1] for name in seen} & FINER[room] == set()
 
 
 def test_only_main_reads_config() -> None:
     assert [path.name for path in FILES if "config" in imported_rooms(path)] == ["main.py"]
 
 
-def test_every_room_on_the_page_exists() -> None:
-    assert set(LEVEL) <= {path.stem for path in FILES}
+def test_a_room_says_what_it_is_for_and_hands_nothing_on() -> None:
+    for path in (ROOT / "src").glob("*/__init__.py"):
+        (only,) = ast.parse(path.read_text(encoding="utf-8")).body
+        assert isinstance(only.value.value, str), path
+
+
+def test_all_forms_of_imports_are_seen() -> None:
+    lines = "import src.model", "from src import graph", "from src.system import storage", "from . import cache"
+    text = "\n".join([*lines, "from ..settings import SettingsError"])
+    names = {"src.model", "src.graph", "src.system.storage", "src.data.cache", "src.settings"}
+    assert imported(ROOT / "src" / "data" / "audit.py", text) == names
+
+
+def test_a_circle_is_seen() -> None:
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"e"}, "e": set()}) == ["a", "b", "c"]
 
 
 @pytest.mark.parametrize("forbidden", ["weights_only=False", "InMemoryDataset", "torch.load("])

@@ -217,7 +217,7 @@ def test_an_unusable_file_does_not_replace_the_previous_one(path, fault, caplog)
     assert "checkpoint.pth.tar" in caplog.text
 
 
-# Damage and strangers' files, of which tests/test_storage.py has more
+# Damage and strangers' files, of which tests/system/test_storage.py has more
 
 
 @pytest.mark.fault("B3")

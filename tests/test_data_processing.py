@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from src.chemistry.ligands import read_ligand
+from src.chemistry.proteins import read_protein
 from src.data_processing import (
     DATA_PROCESSING_VERSION,
     Receptor,
@@ -16,9 +18,7 @@ from src.data_processing import (
     near_pairs,
 )
 from src.graph import FEATURE_COLUMN, BondType, ComplexGraph, Side
-from src.ligands import read_ligand
 from src.settings import GraphSettings
-from src.structures import read_protein
 from tests.complexes import ASP, GRAPH_SETTINGS, LIGAND, RESIDUES, assert_same_graph, pdb_text, sdf_text
 
 # sha256 of the tensors of the complex in tests/complexes.py, for each version that this file has seen. When the

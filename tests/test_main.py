@@ -19,11 +19,11 @@ import torch
 
 import main as training_program
 import predict as scoring_program
-from src import preparation
 from src.checkpoint import load_checkpoint, newest_checkpoint
-from src.locks import sole_use
-from src.message_passing import EAGER, Kernels
+from src.run import trainer_setup as preparation
 from src.settings import ModelSettings, settings_from_dict
+from src.system.locks import sole_use
+from src.visnet.message_passing import EAGER, Kernels
 from tests.complexes import sdf_text, write_complex, write_dataset
 from tests.runs import CODES, ROOT, Run, finish, printed_command, score_options, start
 
@@ -602,12 +602,12 @@ def test_plan_prints_what_fits_and_trains_nothing(run: Run, capsys: pytest.Captu
 def test_a_run_with_auto_keeps_its_numbers_when_it_goes_on(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("src.memory_plan.usable_memory", lambda _: 1e12)
+    monkeypatch.setattr("src.hardware.memory_plan.usable_memory", lambda _: 1e12)
     assert run.train(batch_size="auto") == 0
     facts = json.loads((run.results / "run.json").read_text())
     keys = ("batch_size", "gradient_accumulation_steps", "message_passing")
     assert [facts["config"][key] for key in keys] == [16, 1, "fast"]
-    monkeypatch.setattr("src.memory_plan.usable_memory", lambda _: 1.0)
+    monkeypatch.setattr("src.hardware.memory_plan.usable_memory", lambda _: 1.0)
     caplog.clear()
     with caplog.at_level(logging.INFO):
         assert run.train(batch_size="auto", epochs=3) == 0

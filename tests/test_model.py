@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.graph import Batch
 from src.model import AffinityModel, ModelError, build_model
-from src.recomputation import EdgeRows, Plain
+from src.visnet.recomputation import EdgeRows, Plain
 from tests.synthetic import (
     INTERACTION_CUTOFF,
     NEAR_CUTOFF,

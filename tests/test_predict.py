@@ -24,7 +24,7 @@ import predict as scoring_program
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.model import AffinityModel
-from src.prediction import Ensemble
+from src.scoring.prediction import Ensemble
 from tests.complexes import sdf_text, write_dataset
 from tests.runs import CODES, ROOT, Run, finish, score_options, start
 
@@ -441,7 +441,7 @@ def test_a_ranking_that_is_stopped_while_it_is_written_is_made_anew(
 
     with monkeypatch.context() as patch:
         patch.setattr(scoring_program, "_show", stop)
-        patch.setattr("src.score_files.SAVE_EVERY_S", 0.0)
+        patch.setattr("src.scoring.score_files.SAVE_EVERY_S", 0.0)
         assert scoring_program.main([*options, str(output)]) == 130
     assert "to go on" not in caplog.text
     assert scoring_program.main([*options, str(output)]) == 0

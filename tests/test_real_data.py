@@ -14,17 +14,17 @@ import pytest
 import torch
 
 import main as training_program
-from src.atoms import StructureError
-from src.cache import build_cache
+from src.chemistry.atoms import StructureError
+from src.chemistry.ligands import read_ligand
+from src.chemistry.proteins import read_protein
+from src.data.cache import build_cache
+from src.data.dataset import load_dataset
 from src.data_processing import GraphError
-from src.dataset import load_dataset
-from src.layouts import ComplexFiles, locate_complexes
-from src.ligands import read_ligand
-from src.prediction import load_scorer
+from src.pdbbind.folders import ComplexFiles, locate_complexes
+from src.scoring.prediction import load_scorer
 from src.settings import GraphSettings
-from src.structures import read_protein
 from tests.complexes import assert_same_graph, read_and_build, small_config, small_settings
-from tests.mutated_files import damaged
+from tests.faults.mutated_files import damaged
 
 DAMAGED = 0.01  # of the structure files
 DATA = Path(os.environ.get("AIDD_REAL_DATA", "absent")) / "pdbbind"

@@ -17,10 +17,10 @@ from config import CONFIG
 from src import training
 from src.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from src.graph import Batch
-from src.optimization import FINAL_LEARNING_RATE
-from src.progress import write_history
+from src.optimization.optimizer import FINAL_LEARNING_RATE
+from src.optimization.progress import write_history
 from src.settings import read_settings
-from src.storage import StorageError
+from src.system.storage import StorageError
 from src.training import Trainer, TrainingError
 from tests.synthetic import random_batch
 

@@ -1,0 +1,1 @@
+"""Structure files -> atoms with chemical facts; the only reader of structure files."""

@@ -1,0 +1,1 @@
+"""Graphs on disk and in batches: cache, epoch order, augmentation, demo set."""

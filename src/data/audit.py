@@ -1,0 +1,67 @@
+"""Rows of complexes that cannot be used -> a table by reason, and when they are too many to train on the rest."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+from src.data.cache import Skipped
+
+FEW = 0.1  # of the complexes; in a data set of PDBbind's size more than that is no accident
+MAX_ROWS = 12  # of the table
+BY_CHOICE = "settings"  # stage of rows that the user's own settings leave out
+
+# What differs from complex to complex in a reason: paths, file names, numbers.
+_PARTICULARS = re.compile(r"\S*[\\/]\S*|\b\w+\.(?:pdb|ent|cif|sdf|mol2)(?:\.gz)?\b|-?\d+(?:\.\d+)?")
+
+
+class AttritionError(ValueError):
+    """So many complexes cannot be used that something is wrong with the data set or its paths."""
+
+
+def attrition_text(skipped: Sequence[Skipped], num_usable: int) -> str:
+    """A table of the reasons, with an example of each; empty when few complexes are lost.
+
+    Args:
+        skipped: a row for each complex that is not used; those that settings leave out do not count.
+        num_usable: complexes with a graph.
+    """
+    failed = _failed(skipped)
+    num_all = len(failed) + num_usable
+    if len(failed) <= FEW * num_all:
+        return ""
+    codes: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for row in failed:
+        codes[row.stage, _kind(row)].append(row.code)
+    ranked = sorted(codes.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    lines = [f"ATTENTION: {len(failed)} of {num_all} complexes cannot be used ({100 * len(failed) / num_all:.0f} %):"]
+    lines += [f"{len(named):>7} x {stage}: {kind}, such as {named[0]}" for (stage, kind), named in ranked[:MAX_ROWS]]
+    if len(ranked) > MAX_ROWS:
+        lines.append(f"{sum(len(named) for _, named in ranked[MAX_ROWS:]):>7} x other reasons, see skipped.csv")
+    return "\n".join(lines)
+
+
+def require_enough(skipped: Sequence[Skipped], num_usable: int, max_failed_fraction: float) -> None:
+    """Stop before a training on what little is left.
+
+    Raises:
+        AttritionError: more than this fraction of the complexes cannot be used.
+    """
+    num_failed = len(_failed(skipped))
+    num_all = num_failed + num_usable
+    if num_failed > max_failed_fraction * num_all:
+        raise AttritionError(
+            f"{num_failed} of {num_all} complexes cannot be used, more than max_failed_fraction = "
+            f"{max_failed_fraction:g}; the reasons stand above and in skipped.csv. Mend the data set, or raise "
+            "max_failed_fraction to train on the rest"
+        )
+
+
+def _failed(skipped: Sequence[Skipped]) -> list[Skipped]:
+    return [row for row in skipped if row.stage != BY_CHOICE]
+
+
+def _kind(row: Skipped) -> str:
+    """The reason without what is particular to one complex."""
+    return _PARTICULARS.sub("..", row.reason.replace(row.code, ".."))[:100]

@@ -1,0 +1,296 @@
+"""Files of complexes -> graphs in processed_data/<version>-<fingerprint>/, in parallel, only what is missing."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import rdkit
+import torch
+from tqdm import tqdm
+
+from src.chemistry.atoms import StructureError
+from src.chemistry.ligands import read_ligand
+from src.chemistry.proteins import read_protein
+from src.data.manifest import Manifest, file_signatures
+from src.data.packing import PackedGraph, join, pack, unpack
+from src.data_processing import DATA_PROCESSING_VERSION, GraphError, build_graph, graph_fingerprint
+from src.graph import ComplexGraph
+from src.pdbbind.folders import ComplexFiles
+from src.settings import GraphSettings, ProcessingSettings, as_dict
+from src.system.locks import in_turn
+from src.system.storage import StorageError, prepare_folder, read_plain, remove_temporaries, write_plain
+from src.system.workers import WorkerFault, run_supervised
+
+log = logging.getLogger(__name__)
+
+SHARD_SIZE = 256  # graphs in one file; a kill loses these and what was finished behind a slower complex
+RETRIED = "worker"  # stage of faults that may be the machine's: such a complex is tried again in the next run
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One complex that is not used: at which stage it was given up, and why."""
+
+    code: str
+    stage: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Built:
+    """One graph as a worker sends it."""
+
+    graph: PackedGraph
+    road: str
+    notes: tuple[str, ...]
+
+    @property
+    def code(self) -> str:
+        return self.graph.code
+
+
+@dataclass(frozen=True)
+class GraphCache:
+    """The graphs of a data set, and what was learned while they were built."""
+
+    folder: Path
+    graphs: dict[str, ComplexGraph]
+    skipped: tuple[Skipped, ...]
+    num_built: int  # the others were in the cache
+    ligand_roads: dict[str, str]  # code -> how its ligand was read
+    notes: dict[str, tuple[str, ...]]  # code -> what a user should know, where there is something
+
+
+def build_cache(
+    complexes: Sequence[ComplexFiles],
+    *,
+    structure: str,
+    graph_settings: GraphSettings,
+    processing: ProcessingSettings,
+) -> GraphCache:
+    """Load the graphs of these complexes, after building those that are missing or whose files have changed.
+
+    One process at a time builds in a folder; what is there is read without waiting.
+
+    Args:
+        complexes: the files of each complex; a code stands there once.
+        structure: 'auto' takes the pocket file where there is one, else the protein.
+
+    Raises:
+        StorageError: the disk does not take the graphs; those that were written stay.
+    """
+    cache = _Folder(Path(processing.processed_data_dir), graph_settings, structure)
+    missing = cache.load(complexes)
+    if missing:
+        prepare_folder(cache.folder)
+        with in_turn(cache.folder):
+            missing = cache.load(complexes)  # another process may have built them meanwhile
+            _build(cache, missing, processing)
+    return cache.collect([files.code for files in complexes], num_built=len(missing))
+
+
+def other_caches(processed_data_dir: Path, current: Path) -> list[tuple[Path, int, str]]:
+    """Cache folders of other versions or settings: path, size in bytes, and the command that deletes it."""
+    manifests = sorted(processed_data_dir.glob("*/manifest.json"))
+    folders = [manifest.parent for manifest in manifests if manifest.parent.resolve() != current.resolve()]
+    return [
+        (
+            folder,
+            sum(map(_size, folder.rglob("*"))),
+            f"rm -r {shlex.quote(str(folder))}",
+        )
+        for folder in folders
+    ]
+
+
+def protein_file(files: ComplexFiles, structure: str) -> Path | None:
+    """The file that the protein is read from, or None where the setting asks for one that is not there."""
+    if structure == "auto":
+        return files.pocket or files.protein
+    return files.pocket if structure == "pocket" else files.protein
+
+
+def _build(cache: _Folder, missing: Sequence[ComplexFiles], processing: ProcessingSettings) -> None:
+    """Build these graphs into the folder; whatever ends this early, what is finished is kept."""
+    if missing:
+        log.info("building %d graphs (%d are in %s)", len(missing), len(cache.found), cache.folder)
+    results = run_supervised(
+        functools.partial(_build_one, structure=cache.structure, settings=cache.settings),
+        missing,
+        num_workers=min(processing.num_workers, len(missing)),
+        timeout_s=processing.timeout_s,
+        memory_gb=processing.memory_gb,
+    )
+    try:
+        progress = tqdm(results, total=len(missing), desc="graphs", unit="complex", disable=None)
+        for number, result in progress:
+            if isinstance(result, WorkerFault):
+                result = Skipped(missing[number].code, RETRIED, result.reason), []
+            cache.add(number, *result)
+    finally:
+        results.close()
+        cache.flush(everything=True)
+    cache.clean_up()
+
+
+def _build_one(files: ComplexFiles, *, structure: str, settings: GraphSettings) -> tuple[_Built | Skipped, list]:
+    """One graph or the reason why there is none, and the signatures of the files as they were before the reading."""
+    try:
+        sources = file_signatures(_source_files(files, structure))
+    except OSError as error:  # a folder under a file's name, no permission, a network drive that is gone
+        return Skipped(files.code, "files", str(error)), []
+    return _read_and_build(files, structure, settings), sources
+
+
+def _read_and_build(files: ComplexFiles, structure: str, settings: GraphSettings) -> _Built | Skipped:
+    """The one place where a complex that cannot be used becomes a row."""
+    stage = "ligand"
+    try:
+        ligand = read_ligand(files.ligands)
+        stage = "protein"
+        path = protein_file(files, structure)
+        protein = read_protein(path, near=ligand.atoms.pos, radius=settings.pocket_radius)
+        stage = "graph"
+        graph, notes = build_graph(files.code, ligand, protein, settings)
+        if not graph.contacts.shape[1]:
+            raise GraphError(
+                f"no protein atom within {settings.interaction_cutoff:g} Å of the ligand: "
+                "do both files use the same coordinate frame?"
+            )
+    except (StructureError, GraphError) as error:
+        passing = isinstance(error.__cause__, OSError)  # a drive that was away; tried again next time
+        return Skipped(files.code, RETRIED if passing else stage, str(error))
+    except MemoryError:
+        raise  # the supervisor replaces this worker and writes the row
+    except Exception as error:  # one odd file among 20,000 must not stop the run; the row names the fault
+        log.exception("%s: unexpected error", files.code)
+        return Skipped(files.code, RETRIED, f"unexpected {type(error).__name__} at stage {stage}: {error}")
+    return _Built(pack(graph), ligand.road, notes)
+
+
+class _Folder:
+    """One cache folder: shards of graphs, and the manifest that says where each one is."""
+
+    def __init__(self, processed_data_dir: Path, settings: GraphSettings, structure: str):
+        self.folder = processed_data_dir / f"{DATA_PROCESSING_VERSION}-{graph_fingerprint(settings)}"
+        self.settings, self.structure = settings, structure
+        about = {
+            "data_processing_version": DATA_PROCESSING_VERSION,
+            "graph_settings": as_dict(settings),
+            "rdkit": rdkit.__version__,
+        }
+        self.manifest = Manifest(self.folder, about)
+        self.found: dict[str, dict] = {}  # code -> record of the graph, or of the reason why there is none
+        self.graphs: dict[str, dict[str, ComplexGraph]] = {}  # shard -> code -> graph
+        self._waiting: dict[int, tuple[_Built | Skipped, list]] = {}
+        self._next = 0
+
+    def load(self, complexes: Iterable[ComplexFiles]) -> list[ComplexFiles]:
+        """Find the graphs that are on disk now, made from these files as they are; returns the complexes without."""
+        self.manifest.read()
+        missing, self.found = [], {}
+        for files in complexes:
+            record = self.manifest.find(files.code, _source_files(files, self.structure))
+            shard = record and record.get("shard")
+            if record is None or (shard and files.code not in self._shard(shard)):
+                missing.append(files)
+            else:
+                self.found[files.code] = record
+        for shard in [name for name, graphs in self.graphs.items() if not graphs]:
+            self.manifest.forget_shard(shard)
+        return missing
+
+    def add(self, number: int, result: _Built | Skipped, sources: list) -> None:
+        """Take result `number`; shards are filled in the order of numbers, whatever order workers finish in."""
+        self._waiting[number] = (result, sources)
+        ready = 0
+        while self._next + ready in self._waiting:
+            ready += 1
+        if ready >= SHARD_SIZE:
+            self.flush()
+
+    def flush(self, *, everything: bool = False) -> None:
+        """Write what is ready into a new shard, then the manifest that names it."""
+        numbers = sorted(self._waiting) if everything else range(self._next, self._next + SHARD_SIZE)
+        taken = [self._waiting.pop(number) for number in numbers]
+        if not taken:
+            return
+        self._next += len(taken)
+        built = [(result, sources) for result, sources in taken if isinstance(result, _Built)]
+        if built:
+            self._write_shard(built)
+        for result, sources in taken:
+            if isinstance(result, Skipped):
+                record = {"stage": result.stage, "reason": result.reason, "sources": sources}
+                self.found[result.code] = record
+                if result.stage != RETRIED and sources:
+                    self.manifest.add(result.code, record)
+        self.manifest.write()
+
+    def clean_up(self) -> None:
+        """Remove shards that nothing refers to any more, and what a killed process left half written."""
+        for pattern in ("graphs-*.pt", "manifest.json"):
+            remove_temporaries(self.folder, pattern)
+        for path in self.folder.glob("graphs-*.pt"):
+            if self.manifest.is_superseded(path.name):
+                with contextlib.suppress(OSError):  # untidy, not wrong
+                    path.unlink()
+
+    def collect(self, codes: Sequence[str], *, num_built: int) -> GraphCache:
+        used = {code: self.found[code] for code in codes if "shard" in self.found[code]}
+        skipped = [(code, self.found[code]) for code in codes if code not in used]
+        return GraphCache(
+            folder=self.folder,
+            graphs={code: self.graphs[record["shard"]][code] for code, record in used.items()},
+            skipped=tuple(Skipped(code, record["stage"], record["reason"]) for code, record in skipped),
+            num_built=num_built,
+            ligand_roads={code: record["road"] for code, record in used.items()},
+            notes={code: tuple(record["notes"]) for code, record in used.items() if record["notes"]},
+        )
+
+    def _shard(self, name: str) -> dict[str, ComplexGraph]:
+        """The graphs of a shard; none, and a word about it, where it cannot be used."""
+        if name not in self.graphs:
+            try:
+                graphs = {graph.code: graph for graph in unpack(read_plain(self.folder / name))}
+                _require_finite(graphs.values())
+            except (StorageError, KeyError, RuntimeError) as error:
+                log.warning("%s cannot be used (%s); its graphs are built again", name, error)
+                graphs = {}
+            self.graphs[name] = graphs
+        return self.graphs[name]
+
+    def _write_shard(self, built: Sequence[tuple[_Built, list]]) -> None:
+        name = self.manifest.next_shard()
+        joined = join([result.graph for result, _ in built])
+        write_plain(self.folder / name, joined)
+        self.manifest.num_shards += 1
+        self.graphs[name] = {graph.code: graph for graph in unpack(joined)}
+        for result, sources in built:
+            record = {"shard": name, "road": result.road, "notes": list(result.notes), "sources": sources}
+            self.found[result.code] = record
+            self.manifest.add(result.code, record)
+
+
+def _require_finite(graphs: Iterable[ComplexGraph]) -> None:
+    for graph in graphs:
+        if not (torch.isfinite(graph.pos).all() and torch.isfinite(graph.fade).all()):
+            raise StorageError(f"{graph.code} has a coordinate that is NaN or infinite")
+
+
+def _source_files(files: ComplexFiles, structure: str) -> list[Path]:
+    protein = protein_file(files, structure)
+    return [*files.ligands, *([protein] if protein else [])]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:  # another process has just renamed or deleted it
+        return 0

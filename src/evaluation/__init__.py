@@ -1,0 +1,1 @@
+"""Predictions and labels -> metrics with intervals, baselines, calibration, CASF and the report."""

@@ -1,0 +1,248 @@
+"""Findings -> one HTML page that holds all its figures and needs neither a network nor a script."""
+
+from __future__ import annotations
+
+import html
+import logging
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from src.evaluation import figures
+from src.evaluation.findings import OURS, RANDOM_LEAKS, Comparison, Findings, coverage_text
+from src.evaluation.metrics import Group, Interval
+from src.evaluation.report_style import CSS
+
+log = logging.getLogger(__name__)
+
+METRIC_TITLES = {
+    "rmse": "RMSE (pK)",
+    "mae": "MAE (pK)",
+    "pearson": "Pearson R",
+    "spearman": "Spearman ρ",
+    "kendall": "Kendall τ",
+    "concordance": "C-index",
+}
+NUM_WORST = 12
+MAX_SKIPPED_ROWS = 500  # on the page; skipped.csv has all
+NO_FIGURES = "No figures: matplotlib is not installed (pip install matplotlib), then the same command draws them."
+
+
+def report_page(findings: Findings) -> str:
+    """The page as text. Every name that comes from a file is escaped."""
+    drawn = _draw(findings)
+    sections = [
+        _summary(findings),
+        _section("Beside simple baselines", drawn.get("intervals", ""), *_predictors(findings)),
+        _section("What the split says", _split(findings)),
+        _section("Predicted against measured", drawn.get("parity", "")),
+        _section("Errors by ligand size and kind of affinity", drawn.get("residuals", ""), _groups(findings)),
+        _section("Against other predictions", _comparison(findings.comparison)) if findings.comparison else "",
+        _section("CASF powers", *_powers(findings.powers)) if findings.powers else "",
+        _section("Training", drawn.get("learning", "") or "<p>No history of the training lies beside the results.</p>"),
+        _section("The largest errors", _worst(findings)),
+        _section("Complexes that are not used", _skipped(findings)),
+        _section("How to get this page again", _provenance(findings)),
+    ]
+    missing = "" if figures.can_draw() else f'<p class="warning">{_text(NO_FIGURES)}</p>'
+    title = f"Evaluation: {findings.part} set"
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_text(title)}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n{missing}{''.join(sections)}</main>\n</body>\n</html>\n"
+    )
+
+
+def _draw(findings: Findings) -> dict[str, str]:
+    if not figures.can_draw():
+        log.warning("%s", NO_FIGURES)
+        return {}
+    judged = findings.judged
+    drawn = {"intervals": figures.intervals(findings.table)}
+    if judged.codes:
+        drawn["parity"] = figures.parity(judged.predicted, judged.measured, judged.spread)
+        drawn["residuals"] = figures.residuals(judged.predicted, judged.measured, judged.heavy_atoms, judged.kinds)
+    if findings.run.history:
+        drawn["learning"] = figures.learning_curves(findings.run.history)
+    return {name: f"<figure>{svg}</figure>" for name, svg in drawn.items()}
+
+
+def _summary(findings: Findings) -> str:
+    ours, run, count = findings.ours, findings.run, len(findings.judged.codes)
+    tiles = "".join(_tile(METRIC_TITLES[name], value) for name, value in ours.items())
+    tiles += _tile("R given size", findings.given_size)
+    lines = []
+    against = findings.against_baseline
+    if against is not None:
+        change = against.metrics["rmse"]
+        word = "lower" if change.value < 0 else "higher"
+        surely = change.high < 0 or change.low > 0
+        lines.append(
+            f"<p>RMSE is {abs(change.value):.2f} pK {word} than that of the best baseline, {_text(against.source)} "
+            f"(difference {_interval(change)}, p = {_p(change.p)})"
+            f"{'' if surely else '; <strong>this difference may be chance</strong>'}.</p>"
+        )
+    if findings.coverage:
+        lines.append(f"<p>{_text(coverage_text(findings.coverage))}</p>")
+    if run.synthetic:
+        lines.append("<p class='warning'>Synthetic complexes: these numbers say nothing about real binding.</p>")
+    if findings.split.method == "random":
+        lines.append(f"<p class='warning'>Random split: {RANDOM_LEAKS}.</p>")
+    if findings.left_out:
+        codes = ", ".join(findings.left_out)
+        lines.append(f"<p class='warning'>{len(findings.left_out)} do not fit into memory: {_text(codes)}</p>")
+    weights = f", {run.num_weights:,} weights" if run.num_weights else ""
+    weights += f", joined with {run.joined_with}" if run.joined_with else ""
+    return (
+        f"<header><h1>How good the predictions are</h1><p class='lead'>{count:,} complexes of the {findings.part} set, "
+        f"{_text(findings.split.method)} split; {_text(run.checkpoint)}{weights}.</p></header>"
+        f"<div class='tiles'>{tiles}</div>{''.join(lines)}"
+        "<p class='note'>pK is −log10 of Kd, Ki or IC50 in mol/L; one unit is a factor of ten.</p>"
+    )
+
+
+def _predictors(findings: Findings) -> tuple[str, str]:
+    rows = findings.table
+    header = ["", *METRIC_TITLES.values()]
+    cells = [[_text(name), *(_interval(row[metric]) for metric in METRIC_TITLES)] for name, row in rows.items()]
+    note = (
+        f"<p class='note'>Brackets hold 95% intervals from 1,000 resamples of {findings.judged.resampled}. None of the "
+        "baselines knows what touches what; a model that is no better than they are has learned no binding. Rows of "
+        "parts of the model are no baselines.</p>"
+    )
+    return _table(header, cells, marked=list(rows).index(OURS) if OURS in rows else None), note
+
+
+def _groups(findings: Findings) -> str:
+    parts = [_group_table("Kind of affinity", findings.by_kind)]
+    if findings.by_target:
+        parts.append(_group_table("Protein", findings.by_target))
+    parts.append(
+        "<p class='note'>Error is predicted minus measured, so points above the line are predicted too strong. "
+        f"Pearson's R after the effect of ligand size is taken out of both: {_interval(findings.given_size)}.</p>"
+    )
+    return "".join(parts)
+
+
+def _group_table(title: str, groups: Sequence[Group]) -> str:
+    header = [title, "complexes", *METRIC_TITLES.values()]
+    rows = [[_text(g.name), f"{g.count:,}", *(_interval(g.metrics[name]) for name in METRIC_TITLES)] for g in groups]
+    return _table(header, rows)
+
+
+def _split(findings: Findings) -> str:
+    split = findings.split
+    sizes = [[_text(part), f"{len(codes):,}"] for part, codes in split.codes.items()]
+    text = _table([f"{_text(split.method)} split", "complexes"], sizes)
+    if split.leakage:
+        rows = [[_text(r.label), f"{r.count:,} of {r.total:,}", _share(r.count, r.total)] for r in split.leakage]
+        text += _table([f"Complexes of the {findings.part} set that", "count", "share"], rows)
+        text += "<p class='note'>The higher these shares, the more of the score can be memory.</p>"
+    return text
+
+
+def _comparison(comparison: Comparison) -> str:
+    rows = [[METRIC_TITLES[name], _interval(d), _p(d.p)] for name, d in comparison.metrics.items()]
+    left_out = f"; {comparison.num_left_out:,} are not in that table" if comparison.num_left_out else ""
+    return (
+        f"<p>This model minus {_text(comparison.source)}, on {comparison.count:,} complexes{left_out}.</p>"
+        + _table(["", "difference", "p"], rows)
+        + "<p class='note'>Paired bootstrap: both are judged on the same resampled complexes.</p>"
+    )
+
+
+def _powers(powers: Mapping[str, Mapping[str, Interval]]) -> Iterable[str]:
+    for title, row in powers.items():
+        yield _table([_text(title), "value"], [[_text(name), _interval(value)] for name, value in row.items()])
+
+
+def _worst(findings: Findings) -> str:
+    judged = findings.judged
+    error = judged.predicted - judged.measured
+    cards = []
+    for place in np.argsort(-np.abs(error), kind="stable")[:NUM_WORST]:
+        drawing = figures.molecule(judged.smiles[place]) or "<p class='note'>no drawing</p>"
+        target = f", protein {_text(judged.targets[place])}" if judged.targets else ""
+        cards.append(
+            f"<div class='card'>{drawing}<h3>{_text(judged.codes[place])}</h3>"
+            f"<p>measured {judged.measured[place]:.2f} ({_text(judged.kinds[place])}), "
+            f"predicted {judged.predicted[place]:.2f}<br><strong>{error[place]:+.2f} pK</strong>, "
+            f"{int(judged.heavy_atoms[place])} heavy atoms{target}</p></div>"
+        )
+    return f"<div class='cards'>{''.join(cards)}</div>"
+
+
+def _skipped(findings: Findings) -> str:
+    rows = findings.skipped
+    if not rows:
+        return "<p>Every complex of the index is used.</p>"
+    reasons = Counter((row.stage, row.reason) for row in rows).most_common(15)
+    table = _table(["stage", "reason", "complexes"], [[_text(s), _text(r), f"{n:,}"] for (s, r), n in reasons])
+    listed = [[_text(row.code), _text(row.stage), _text(row.reason)] for row in rows[:MAX_SKIPPED_ROWS]]
+    more = f" (the first {MAX_SKIPPED_ROWS}; skipped.csv has all)" if len(rows) > MAX_SKIPPED_ROWS else ""
+    return table + _details(f"All {len(rows):,} with their reasons{more}", _table(["code", "stage", "reason"], listed))
+
+
+def _provenance(findings: Findings) -> str:
+    run = findings.run
+    settings = [[f"<code>{_text(key)}</code>", _text(repr(value))] for key, value in run.settings.items()]
+    versions = [[_text(name), _text(version)] for name, version in run.versions.items()]
+    return (
+        f"<p><code>{_text(run.command)}</code></p>"
+        + _details("Settings of the run", _table(["key", "value"], settings))
+        + _details("Versions", _table(["", "version"], versions))
+    )
+
+
+def _section(title: str, *parts: str) -> str:
+    return f"<section><h2>{_text(title)}</h2>{''.join(parts)}</section>\n" if any(parts) else ""
+
+
+def _tile(title: str, value: Interval) -> str:
+    number, rest = ("n/a", "") if math.isnan(value.value) else (_number(value.value), _bounds(value))
+    return f"<div class='tile'><span>{_text(title)}</span><b>{number}</b><small>{rest}</small></div>"
+
+
+def _interval(value: Interval) -> str:
+    return "n/a" if math.isnan(value.value) else f"{_number(value.value)} <small>{_bounds(value)}</small>"
+
+
+def _bounds(value: Interval) -> str:
+    return "" if math.isnan(value.low) else f"[{_number(value.low)}, {_number(value.high)}]"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # no minus zero, and a minus as wide as a plus
+
+
+def _p(p: float) -> str:
+    return "n/a" if math.isnan(p) else f"{p:.3f}"
+
+
+def _share(count: int, total: int) -> str:
+    if not total:
+        return "n/a"
+    percent = f"{100 * count / total:.1f}"
+    return f"<span class='bar'><i style='width:{percent}%'></i></span> {percent}%"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None) -> str:
+    """A table of cells that are HTML already; the first column is its row's name."""
+    head = "".join(f"<th scope='col'>{title}</th>" for title in header)
+    body = "".join(
+        f"<tr{' class=marked' if number == marked else ''}><th scope='row'>{row[0]}</th>"
+        + "".join(f"<td>{cell}</td>" for cell in row[1:])
+        + "</tr>"
+        for number, row in enumerate(rows)
+    )
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+
+
+def _details(title: str, content: str) -> str:
+    return f"<details><summary>{_text(title)}</summary>{content}</details>"
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,1 @@
+"""What each atom and residue adds to a prediction -> pages and files."""

@@ -1,0 +1,269 @@
+"""Attribution -> a drawing of the ligand coloured by contribution, and one HTML page without network and script."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDepictor
+from rdkit.Chem.Draw import rdMolDraw2D
+
+from src.chemistry.atoms import clean_name
+from src.evaluation.report_style import CSS
+from src.explanation.attribution import Attribution
+from src.explanation.files import molecule
+
+RAISES, LOWERS = (0x2B, 0x7B, 0xBA), (0xE0, 0x82, 0x2F)  # told apart with every kind of colour vision
+NUM_LABELS = 6  # atoms of the drawing that carry their number
+NUM_SHOWN = 20  # rows of a table before the rest is folded away
+MAX_DRAWN_ATOMS = 200  # a peptide beyond it is a thicket, and laying it out takes minutes
+
+PAGE_CSS = """
+figure.ligand { background: #ffffff; border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; }
+figure.ligand svg { margin: 0 auto; }
+.scale { display: flex; align-items: center; gap: .6rem; font-size: .88rem; margin: .5rem 0; }
+.scale i { width: 14rem; max-width: 40vw; height: .8rem; border-radius: .3rem; border: 1px solid var(--line);
+  background: linear-gradient(to right, rgb(224 130 47), #ffffff, rgb(43 123 186)); }
+.share { display: inline-block; position: relative; width: 9rem; height: .7rem; border-radius: .2rem;
+  background: linear-gradient(var(--muted), var(--muted)) center / 1px 100% no-repeat, var(--soft); }
+.share i { position: absolute; top: 0; height: 100%; }
+.raises { left: 50%; background: rgb(43 123 186); }
+.lowers { right: 50%; background: rgb(224 130 47); }
+tfoot th, tfoot td { font-weight: 600; border-bottom: 0; }
+.poses td:last-child { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 16rem; }
+.poses thead th:last-child { text-align: left; }
+ul.files { padding-left: 1.2rem; }
+"""
+
+HOW_TO_READ = (
+    "The model computes the pK as a constant plus one number for each contact, a pair of a ligand atom and an atom of "
+    "the protein, an ion, a cofactor or a water within its cutoff. Summed over each ligand atom, and summed over each "
+    "residue, these are two ways to share out the same total: each table adds up to all of it, so the two must not be "
+    "added to each other. A contribution says what this model made of the contact in this complex, not what was "
+    "measured."
+)
+FILES = {
+    "ligand.sdf": "the ligand as the model sees it (heavy atoms, neutral form) with atom.dprop.pK_contribution",
+    "ligand.svg": "the drawing",
+    "residues.csv": "the table of residues, all digits",
+    "complex.pdb": "ligand and pocket, contributions in the B-factor column, their scale in a REMARK",
+    "complex.pml": "opens complex.pdb in PyMOL and colours it; run it in its folder",
+}
+
+_INTERVAL = "90 % interval, pK"
+_TITLE = "Why this score: {}, pK {:.3f}"
+
+
+def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str | None:
+    """The ligand in 2D as SVG, atoms blue that raise the pK and orange that lower it; None if it is too large."""
+    if len(attribution.ligand) > MAX_DRAWN_ATOMS:
+        return None
+    values = attribution.of_ligand_atoms()
+    mol = Chem.Mol(molecule(attribution.ligand, attribution.smiles))
+    for place in np.argsort(-np.abs(values), kind="stable")[:NUM_LABELS].tolist():
+        mol.GetAtomWithIdx(place).SetProp("atomNote", f"{values[place]:+.2f}")  # RDKit cannot draw U+2212
+    colours = dict(enumerate(_colour(value, _largest(values)) for value in values.tolist()))
+    drawer = rdMolDraw2D.MolDraw2DSVG(*size)
+    options = drawer.drawOptions()
+    options.useBWAtomPalette()
+    options.prepareMolsBeforeDrawing = False
+    options.annotationFontScale = 0.6
+    options.fixedBondLength = 45  # px, at most: a small ligand is not blown up
+    options.setHighlightColour((1.0, 1.0, 1.0))
+    with rdBase.BlockLogs():
+        mol = _flat(mol)
+        radii = dict.fromkeys(colours, 0.4)
+        drawer.DrawMolecule(
+            mol,
+            highlightAtoms=list(colours),
+            highlightAtomColors=colours,
+            highlightAtomRadii=radii,
+            highlightBonds=[],
+        )
+    drawer.FinishDrawing()
+    return drawer.GetDrawingText()
+
+
+def page(
+    attribution: Attribution,
+    *,
+    model: str,
+    protein_file: str,
+    ligand_file: str,
+    svg: str | None,
+    interval: tuple[float, float] | None = None,
+    remarks: Sequence[str] = (),
+) -> str:
+    """The page of one pose. Every name that comes from a file is escaped."""
+    name = _text(attribution.name)
+    means = f", mean of {attribution.num_models} models" if attribution.num_models > 1 else ""
+    tiles = [
+        ("predicted pK", f"{attribution.pk:.3f}"),
+        ("constant (no contacts)", f"{attribution.constant:.3f}"),
+        ("from contacts", _signed(attribution.total)),
+        ("contacts", f"{len(attribution.contact_pk):,}"),
+    ]
+    if interval:
+        tiles.insert(1, (_INTERVAL, "{:.1f} to {:.1f}".format(*interval)))
+    body = (
+        f"<header><h1>Why this score: {name}</h1><p class='lead'>{_text(ligand_file)} in {_text(protein_file)}<br>"
+        f"model: {_text(model)}{means}</p></header><div class='tiles'>"
+        + "".join(f"<div class='tile'><span>{title}</span><b>{value}</b></div>" for title, value in tiles)
+        + "</div>"
+        + "".join(f"<p class='warning'>{_text(remark)}</p>" for remark in remarks)
+        + f"<p class='note'>pK is −log10 of the affinity in mol/L; one unit is a factor of ten. {HOW_TO_READ}</p>"
+        + _drawing_section(attribution, svg)
+        + _residue_section(attribution)
+        + _atom_section(attribution)
+        + "<section><h2>Files beside this page</h2><ul class='files'>"
+        + "".join(f"<li><code>{file}</code> {_text(what)}</li>" for file, what in FILES.items())
+        + "</ul></section>"
+    )
+    return _document(_text(_TITLE.format(attribution.name, attribution.pk)), body)
+
+
+def name_and_pk(text: str) -> tuple[str, str] | None:
+    """What the title of a page says; None when `page` did not make it."""
+    match = re.search(r"<title>(.*)</title>", text)
+    match = match and re.fullmatch(r"Why this score: (.*), pK (\S+)", html.unescape(match[1]))
+    return (match[1], match[2]) if match else None
+
+
+def interval_and_remarks(text: str) -> tuple[str, str]:
+    """How sure the score is, as a page of `page` says it; '' for what it does not say."""
+    interval = re.search(rf"<span>{_INTERVAL}</span><b>(.*?)</b>", text)
+    remarks = re.findall(r"<p class='warning'>(?:warning: )?(.*?)</p>", text, flags=re.DOTALL)
+    return html.unescape(interval[1]) if interval else "", html.unescape("; ".join(remarks))
+
+
+def index_page(rows: Iterable[tuple[str, str, str, str, str]]) -> str:
+    """A list of poses: (name, pK, interval, remarks, address of the page relative to this one)."""
+    cells = [
+        (f"<a href='{_text(address)}'>{_text(name)}</a>", *map(_text, (pk, interval, remarks)))
+        for name, pk, interval, remarks, address in rows
+    ]
+    table = _table(("pose", "predicted pK", _INTERVAL, "warnings"), cells)
+    header = "<header><h1>Explained poses</h1></header>"
+    return _document("Explained poses", f"{header}<div class='poses'>{table}</div>")
+
+
+def _document(title: str, body: str) -> str:
+    """A page around a body; both are HTML already."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{CSS}{PAGE_CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _drawing_section(attribution: Attribution, svg: str | None) -> str:
+    largest = f"{_largest(attribution.of_ligand_atoms()):.3f}"
+    if svg is None:
+        picture = f"<p class='note'>No drawing: the ligand has more than {MAX_DRAWN_ATOMS} atoms.</p>"
+    else:
+        element = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+        element = element.replace("<svg", '<svg role="img" aria-label="the ligand coloured by contribution"', 1)
+        picture = f"<figure class='ligand'>{element}</figure>"
+    return (
+        f"<section><h2>Ligand atoms</h2>{picture}"
+        f"<div class='scale'><span>lowers the pK (−{largest})</span><i></i><span>raises it (+{largest})</span></div>"
+        "<p class='note'>Colour and numbers: contribution of the atom in pK units.</p></section>"
+    )
+
+
+def _residue_section(attribution: Attribution) -> str:
+    shares = attribution.residue_shares()
+    largest = _largest(np.array([share.pk for share in shares]))
+    rows = [
+        (
+            _text(clean_name(f"{share.residue.name} {share.residue.number}{share.residue.insertion}")),
+            _text(clean_name(share.residue.chain)) or "–",
+            _signed(share.pk),
+            _bar(share.pk, largest),
+            str(share.num_contacts),
+            f"{share.closest:.2f}",
+        )
+        for share in shares
+    ]
+    header = ("residue", "chain", "contribution (pK)", "", "contacts", "closest (Å)")
+    total = ("sum", "", _signed(attribution.total), "", f"{len(attribution.contact_pk)}", "")
+    return f"<section><h2>Residues</h2>{_folded(header, rows, total, 'residues')}</section>"
+
+
+def _atom_section(attribution: Attribution) -> str:
+    values = attribution.of_ligand_atoms()
+    counts = np.bincount(attribution.ligand_atom, minlength=len(values))
+    rows = [
+        (
+            _text(attribution.ligand.atom_names[place]),
+            _signed(values[place]),
+            _bar(values[place], _largest(values)),
+            str(counts[place]),
+        )
+        for place in np.argsort(-np.abs(values), kind="stable").tolist()
+    ]
+    header = ("atom", "contribution (pK)", "", "contacts")
+    total = ("sum", _signed(attribution.total), "", f"{counts.sum()}")
+    note = "<p class='note'>Atoms are numbered as in ligand.sdf, hydrogens left out.</p>"
+    return f"<section><h2>Table of ligand atoms</h2>{_folded(header, rows, total, 'atoms')}{note}</section>"
+
+
+def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str], noun: str) -> str:
+    """The first rows and the sum of all; the others open with a click, for which a page needs no script."""
+    if not rows:
+        return f"<p>No {noun} in contact.</p>"
+    if len(rows) <= NUM_SHOWN:
+        return _table(header, rows, total)
+    summary = f"All {len(rows)} {noun}"
+    return (
+        f"<p class='note'>The {NUM_SHOWN} largest of {len(rows)}; the sum is that of all.</p>"
+        + _table(header, rows[:NUM_SHOWN], total)
+        + f"<details><summary>{summary}</summary>{_table(header, rows, total)}</details>"
+    )
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] = ()) -> str:
+    def line(cells: Sequence[str]) -> str:
+        return f"<tr><th scope='row'>{cells[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
+
+    head = "".join(f"<th scope='col'>{title}</th>" for title in header)
+    foot = f"<tfoot>{line(total)}</tfoot>" if total else ""
+    body = "".join(line(row) for row in rows)
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
+
+
+def _bar(value: float, largest: float) -> str:
+    side = "raises" if value >= 0 else "lowers"
+    return f"<span class='share'><i class='{side}' style='width:{50 * abs(value) / largest:.1f}%'></i></span>"
+
+
+def _flat(mol: Chem.Mol) -> Chem.Mol:
+    """The molecule laid out for a drawing, its aromatic rings as alternating bonds where that is possible."""
+    try:
+        flat = rdMolDraw2D.PrepareMolForDrawing(mol, kekulize=True, addChiralHs=False, forceCoords=True)
+    except (ValueError, RuntimeError):  # RDKit could sanitise the molecule only in part
+        flat = Chem.Mol(mol)
+        rdDepictor.Compute2DCoords(flat)
+    return flat
+
+
+def _largest(values: np.ndarray) -> float:
+    """The end of the colour scale, pK; never 0."""
+    return max(float(np.abs(values).max(initial=0.0)), 1e-6)
+
+
+def _colour(value: float, largest: float) -> tuple[float, ...]:
+    share = abs(value) / largest
+    full = RAISES if value >= 0 else LOWERS
+    return tuple(1.0 - share * (1.0 - channel / 255) for channel in full)
+
+
+def _signed(value: float, digits: int = 3) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))

@@ -1,0 +1,1 @@
+"""The memory of single complexes beside the network."""

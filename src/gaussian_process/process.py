@@ -1,0 +1,304 @@
+"""Complexes with measured pK -> a Gaussian process that predicts pK by their likeness to a new one.
+
+It is the memory beside a network: it knows single training complexes and says what those like a new one bind with,
+where the network says what holds for all. It is fitted in closed form within seconds (Rasmussen & Williams, Gaussian
+Processes for Machine Learning, 2006, eq. 2.25; beyond MAX_REFERENCES complexes the subset of regressors, eq. 8.14).
+
+Shapes: G complexes of a batch, n reference complexes, D coordinates, C contacts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding_bag
+
+from src.checkpoint import CheckpointError
+from src.gaussian_process.profiles import (
+    NUM_CLASSES,
+    NUM_CONTACT_COUNTS,
+    NUM_ENVIRONMENTS,
+    NUM_TYPES,
+    ContactProfiles,
+    contact_profiles,
+)
+from src.graph import RESIDUE_TYPES, Batch
+from src.visnet.readout import contact_weights, line_through
+
+MAX_REFERENCES = 5000  # more training complexes shape the prediction through so many of them, drawn at random
+NOISE = 0.3  # variance, in units of that of a kernel term
+FEW_CONTACTS = 10.0  # weighted contacts with which likeness counts half; without a contact it counts nothing
+RARE = 0.01  # a count that fewer than this fraction of the training complexes have is not compared ...
+ABSENT = 0.01  # ... where a complex has it only above this
+FARTHEST = 4.0  # standard deviations that no count is beyond; those within half of it are hardly changed
+LEVELS = (0, 1, 3)  # two ligands share an environment if both have it more often than this
+PATH_POINTS = 32  # of the quadrature over the contacts' common scale
+SAME = 1e-6  # standard deviation of a log count that does not vary
+ROWS_AT_A_TIME = 1000
+JITTER = 1e-6  # of the mean of the diagonal; likenesses in float32 tell near copies apart by noise alone
+
+NUM_BITS = len(LEVELS) * NUM_ENVIRONMENTS
+NUM_COUNTS = NUM_CONTACT_COUNTS + len(RESIDUE_TYPES) * (NUM_CLASSES + 1) + NUM_TYPES + 1
+
+# What a checkpoint holds of a process: numbers, and tensors of n references, D coordinates and B bytes.
+_NUMBERS = ("cutoff", "intercept", "slope")
+_TENSORS = {
+    "columns": (torch.int32, "D"),
+    "mean": (torch.float32, "D"),
+    "deviation": (torch.float32, "D"),
+    "factor": (torch.float32, "D"),
+    "references": (torch.float16, "nD"),
+    "environments": (torch.uint8, "nB"),
+    "weights": (torch.float32, "n"),
+}
+
+
+class GaussianProcess(nn.Module):
+    """pK as a line in the weighted contacts plus the likeness to each reference times its weight.
+
+    Two complexes are alike by their contacts and atoms, by ligand, and by ligand and touched residues together:
+
+        k = s s' (exp(-d^2) + T * (1 + exp(-r^2)))
+
+    with s the saturation of each, d^2 the mean squared difference of standardised log counts (a third each for
+    contacts by atom types, contacts by residue types, ligand atoms; bent to at most FARTHEST), r^2 that of contacts by
+    residue type, and T the ligands' Tanimoto similarity.
+    """
+
+    def __init__(self, stored: Mapping[str, Any]) -> None:
+        """
+        Args:
+            stored: as state_facts gives it and read_process checks it.
+        """
+        super().__init__()
+        self.cutoff, self.intercept, self.slope = stored["cutoff"], stored["intercept"], stored["slope"]
+        self.num_residue_columns: int = stored["num_residue_columns"]
+        bits = np.unpackbits(stored["environments"].numpy(), axis=1)
+        buffers = {name: stored[name].float() for name in ("mean", "deviation", "factor", "references", "weights")}
+        buffers |= {"columns": stored["columns"].long(), "environments": torch.from_numpy(bits.T.copy()).float()}
+        buffers["num_environments"] = buffers["environments"].sum(0)
+        for name, tensor in buffers.items():
+            self.register_buffer(name, tensor, persistent=False)
+
+    def state_facts(self) -> dict[str, Any]:
+        """What a checkpoint says of it, as plain values."""
+        return {
+            **{name: getattr(self, name) for name in _NUMBERS},
+            "num_residue_columns": self.num_residue_columns,
+            "columns": self.columns.int().cpu(),
+            **{name: getattr(self, name).cpu() for name in ("mean", "deviation", "factor", "weights")},
+            "references": self.references.half().cpu(),
+            "environments": _packed(self.environments.t()),
+        }
+
+    def forward(self, batch: Batch) -> Tensor:
+        """pK [G] of the complexes of a batch."""
+        profiles = contact_profiles(batch, contact_weights(batch, self.cutoff))
+        return self.intercept + self.slope * profiles.total + self._by_likeness(profiles)
+
+    def contributions(self, batch: Batch) -> Tensor:
+        """What each contact adds to `intercept`, [C] pK; together they are the prediction.
+
+        What likeness adds is shared out along the way on which all contacts grow from nothing to their weight: each
+        gets the integral of its derivative (Aumann-Shapley values, as in Sundararajan et al., arXiv 1703.01365).
+        """
+        weights = contact_weights(batch, self.cutoff)
+        total = self.slope * weights
+        for point, length in zip(*np.polynomial.legendre.leggauss(PATH_POINTS), strict=True):
+            with torch.enable_grad():
+                scale = torch.full_like(weights, (point + 1) / 2).requires_grad_()
+                by_likeness = self._by_likeness(contact_profiles(batch, scale * weights))
+                (slope,) = torch.autograd.grad(by_likeness.sum(), scale)
+            total = total + length / 2 * slope
+        return total
+
+    def _by_likeness(self, profiles: ContactProfiles) -> Tensor:
+        """[G] pK beside the line."""
+        return saturation(profiles.total) * (self.kernel(profiles) @ self.weights)
+
+    def kernel(self, profiles: ContactProfiles) -> Tensor:
+        """Likeness [G, n] to the references."""
+        contacts, ligands, residues = self.likenesses(profiles)
+        return contacts + ligands * (1 + residues)
+
+    def likenesses(self, profiles: ContactProfiles) -> tuple[Tensor, Tensor, Tensor]:
+        """exp(-d^2), T and exp(-r^2) with the references, [G, n] each."""
+        at, split = self.coordinates(profiles), len(self.columns) - self.num_residue_columns
+        contacts = torch.exp(-_squared_distances(at[:, :split], self.references[:, :split]))
+        residues = torch.exp(-_squared_distances(at[:, split:], self.references[:, split:]))
+        bits = environment_bits(profiles)
+        shared, count = _shared_bits(bits, self.environments), bits.sum(1, keepdim=True)
+        return contacts, shared / (count + self.num_environments - shared).clamp(min=1), residues
+
+    def coordinates(self, profiles: ContactProfiles) -> Tensor:
+        """[G, D] places whose squared distances are d^2 and, in the last columns, r^2."""
+        counts = torch.log1p(_all_counts(profiles)).index_select(1, self.columns)
+        return FARTHEST * torch.tanh((counts - self.mean) / (FARTHEST * self.deviation)) * self.factor
+
+
+def fit_gaussian_process(batches: Iterable[Batch], cutoff: float) -> GaussianProcess:
+    """The process of a training set with exact labels.
+
+    Args:
+        batches: on the CPU, not augmented.
+        cutoff: of contacts, Å.
+    """
+    parts, labels = [], []
+    for batch in batches:
+        parts.append(contact_profiles(batch, contact_weights(batch, cutoff)))
+        labels.append(batch.pk)
+    profiles, pk = ContactProfiles(*map(torch.cat, zip(*parts, strict=True))), torch.cat(labels).double()
+    intercept, slope = line_through(profiles.total, pk)
+    draw = torch.Generator().manual_seed(0)
+    chosen = torch.randperm(len(pk), generator=draw)[:MAX_REFERENCES].sort().values
+    references = ContactProfiles(*(values[chosen] for values in profiles))
+    process = GaussianProcess(
+        {
+            **_scaling(profiles),
+            **{"cutoff": cutoff, "intercept": intercept, "slope": slope},
+            "references": torch.zeros(0),
+            "environments": _packed(environment_bits(references)),
+            "weights": torch.zeros(len(chosen)),
+        }
+    )
+    process.references = process.coordinates(references).half().float()  # as they will be stored
+    at = saturation(references.total).double()
+
+    def rows(part: slice) -> Tensor:
+        some = ContactProfiles(*(values[part] for values in profiles))
+        return saturation(some.total).double().unsqueeze(1) * process.kernel(some).double() * at
+
+    rest = pk - intercept - slope * profiles.total.double()
+    process.weights = (at * _solve(rows, rest, chosen)).float()
+    return process
+
+
+def saturation(total: Tensor) -> Tensor:
+    """[G] how much likeness counts, from 0 without contacts towards 1."""
+    return total / (total + FEW_CONTACTS)
+
+
+def environment_bits(profiles: ContactProfiles) -> Tensor:
+    """[G, levels * NUM_ENVIRONMENTS] 1 where a ligand has an environment more often than a level."""
+    return torch.cat([profiles.environments > level for level in LEVELS], dim=1).to(profiles.environments.dtype)
+
+
+def read_process(stored: Mapping[str, Any] | None) -> GaussianProcess | None:
+    """The process of the facts that a checkpoint holds; None for None.
+
+    Raises:
+        CheckpointError: they are not what this program writes.
+    """
+    if stored is None:
+        return None
+    tensors = {name: value for name, value in stored.items() if type(value) is Tensor}
+    count, width = (tensors[name].numel() if name in tensors else 0 for name in ("weights", "columns"))
+    sizes = {"n": count, "D": width, "B": NUM_BITS // 8}
+    sound = (
+        all(type(stored.get(name)) is float and math.isfinite(stored[name]) for name in _NUMBERS)
+        and set(tensors) == set(_TENSORS)
+        and all(
+            tensors[name].dtype == dtype
+            and tensors[name].shape == tuple(sizes[letter] for letter in shape)
+            and bool(torch.isfinite(tensors[name]).all())
+            for name, (dtype, shape) in _TENSORS.items()
+        )
+        and bool((tensors["deviation"] > 0).all())
+        and bool(((tensors["columns"] >= 0) & (tensors["columns"] < NUM_COUNTS)).all())
+        and type(stored.get("num_residue_columns")) is int
+        and 0 <= stored["num_residue_columns"] <= sizes["D"]
+        and sizes["n"] <= MAX_REFERENCES
+        and stored["cutoff"] > 0
+    )
+    if not sound:
+        raise CheckpointError("the Gaussian process stored in the checkpoint is not one that this program writes")
+    return GaussianProcess(stored)
+
+
+def _all_counts(profiles: ContactProfiles) -> Tensor:
+    """[G, NUM_COUNTS] the three kinds of counts that make d^2, then that which makes r^2."""
+    return torch.cat(_blocks(profiles), dim=1)
+
+
+def _blocks(profiles: ContactProfiles) -> tuple[Tensor, ...]:
+    residues = profiles.residues
+    return profiles.contacts, residues.flatten(1), profiles.atoms, residues.sum(-1)
+
+
+def _scaling(profiles: ContactProfiles) -> dict[str, Any]:
+    """Which counts are compared, and what makes coordinates of them."""
+    kept, factor, first = [], [], 0
+    blocks = _blocks(profiles)
+    for number, block in enumerate(blocks):
+        is_common = (block > ABSENT).float().mean(0) > RARE
+        columns = (is_common & (_deviation(torch.log1p(block)) > SAME)).nonzero().squeeze(1)
+        num_parts = 1 if number == len(blocks) - 1 else len(blocks) - 1
+        kept.append(first + columns)
+        factor.append(torch.full((len(columns),), (num_parts * max(1, len(columns))) ** -0.5))
+        first += block.shape[1]
+    columns = torch.cat(kept)
+    counts = torch.log1p(_all_counts(profiles)).index_select(1, columns)
+    return {
+        "columns": columns.int(),
+        "num_residue_columns": len(kept[-1]),
+        "mean": counts.mean(0),
+        "deviation": _deviation(counts),
+        "factor": torch.cat(factor),
+    }
+
+
+def _deviation(values: Tensor) -> Tensor:
+    """Standard deviation [D] of values [n, D], without a warning for a single row."""
+    return (values - values.mean(0)).square().mean(0).sqrt()
+
+
+def _solve(rows: Callable[[slice], Tensor], rest: Tensor, chosen: Tensor) -> Tensor:
+    """Weights [n] of the references, float64.
+
+    Args:
+        rows: training complexes -> covariance with the references, [..., n].
+        rest: [training complexes] pK that the weights explain.
+        chosen: [n] which training complexes are the references.
+    """
+    count = len(chosen)
+    if count == len(rest):
+        covariance = rows(slice(None))
+        covariance.diagonal().add_(NOISE)
+        return torch.cholesky_solve(rest.unsqueeze(1), torch.linalg.cholesky(covariance)).squeeze(1)
+    products, target = rest.new_zeros(count, count), rest.new_zeros(count)
+    among = rest.new_empty(count, count)
+    for start in range(0, len(rest), ROWS_AT_A_TIME):
+        part = slice(start, min(start + ROWS_AT_A_TIME, len(rest)))
+        covariance = rows(part)
+        products.addmm_(covariance.t(), covariance)
+        target.addmv_(covariance.t(), rest[part])
+        inside = (chosen >= part.start) & (chosen < part.stop)
+        among[inside] = covariance[chosen[inside] - start]
+    products.add_(among + among.t(), alpha=NOISE / 2)
+    products.diagonal().add_(products.diagonal().mean() * JITTER)
+    return torch.linalg.solve(products, target)
+
+
+def _squared_distances(at: Tensor, references: Tensor) -> Tensor:
+    """[G, n] of points [G, D] and [n, D]."""
+    squares = (at * at).sum(1, keepdim=True) + (references * references).sum(1)
+    return torch.addmm(squares, at, references.t(), alpha=-2).clamp(min=0)
+
+
+def _shared_bits(bits: Tensor, references: Tensor) -> Tensor:
+    """[G, n] the matrix product of zeros and ones [G, B] and [B, n].
+
+    A ligand has some 60 of 3,072 bits, so that adding up their rows is several times faster than a product.
+    """
+    count = bits.sum(1).long()
+    return embedding_bag(bits.nonzero()[:, 1], references, count.cumsum(0) - count, mode="sum")
+
+
+def _packed(bits: Tensor) -> Tensor:
+    """[n, B / 8] uint8 of zeros and ones [n, B]."""
+    return torch.from_numpy(np.packbits(bits.cpu().numpy().astype(bool), axis=1))

@@ -1,0 +1,136 @@
+"""A batch -> for each complex, counts that say what touches what and of what the ligand is made.
+
+Shapes: G complexes, C contacts. All counts of contacts are sums over contacts with weights that fall to 0 at the
+cutoff, so they are continuous in every coordinate; none changes when the complex is turned or its atoms are reordered.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from src.graph import FEATURE_COLUMN, MAX_CHARGE, RESIDUE_TYPES, Batch, EdgeKind, Hybridisation, Side
+from src.visnet.geometry import distances_and_units
+from src.visnet.message_passing import sum_by_index
+
+# The shells of distance pass into each other at these, Å: polar contacts, touching surfaces, second neighbours.
+SHELL_BOUNDARIES = (3.5, 4.5)
+SHELL_WIDTH = 0.4
+
+ELEMENT_CLASSES = (6, 7, 8)  # of ligand atoms that touch a residue; all other elements are one class
+NUM_CLASSES = len(ELEMENT_CLASSES) + 1
+NUM_TYPES = 16  # of atom_types
+NUM_CONTACT_COUNTS = NUM_TYPES**2 * (len(SHELL_BOUNDARIES) + 1)
+
+# Environments of a ligand atom are it alone, it with its neighbours, and with theirs, as in extended-connectivity
+# fingerprints (doi 10.1021/ci100050t); their hashes are folded into this many places.
+ENVIRONMENT_RADIUS = 2
+NUM_ENVIRONMENTS = 1024  # a power of two
+
+
+class ContactProfiles(NamedTuple):
+    """What two complexes are compared by."""
+
+    contacts: Tensor  # [G, T * T * S] weighted contacts by type of ligand atom, type of pocket atom and shell
+    residues: Tensor  # [G, R, 4] weighted contacts by residue type and class of the ligand atom
+    atoms: Tensor  # [G, T + 1] ligand atoms by type, and all of them
+    environments: Tensor  # [G, NUM_ENVIRONMENTS] ligand atoms by environment, each atom once for each radius
+    total: Tensor  # [G] weighted contacts
+
+
+def contact_profiles(batch: Batch, weights: Tensor) -> ContactProfiles:
+    """The profiles of the complexes of a batch.
+
+    Args:
+        weights: [C], of readout.contact_weights; differentiable.
+    """
+    ligand_atom, pocket_atom = batch.contacts
+    graph, num_graphs = batch.graph_of_contact, batch.num_graphs
+    types, residue = atom_types(batch.features), batch.features[:, FEATURE_COLUMN["residue"]]
+    ours, theirs = types.index_select(0, ligand_atom), types.index_select(0, pocket_atom)
+    distance, _ = distances_and_units(batch.pos, pocket_atom, ligand_atom)
+    element = batch.features[:, FEATURE_COLUMN["element"]].index_select(0, ligand_atom)
+    of_class = _first_that_holds([element == number for number in ELEMENT_CLASSES])
+
+    def counts(values: Tensor, place: Tensor, size: int) -> Tensor:
+        return sum_by_index(values, graph * size + place, num_graphs * size).view(num_graphs, -1)
+
+    of_residue = residue.index_select(0, pocket_atom) * NUM_CLASSES + of_class
+    residues = counts(weights, of_residue, len(RESIDUE_TYPES) * NUM_CLASSES)
+    ligand = (batch.features[:, FEATURE_COLUMN["side"]] == Side.LIGAND).nonzero().squeeze(1)
+    ligand_graph = batch.graph_of_atom.index_select(0, ligand)
+    place = ligand_graph * NUM_TYPES + types.index_select(0, ligand)
+    atoms = torch.bincount(place, minlength=num_graphs * NUM_TYPES).view(num_graphs, -1).to(weights.dtype)
+    return ContactProfiles(
+        counts(_shells(distance) * weights.unsqueeze(-1), ours * NUM_TYPES + theirs, NUM_TYPES**2),
+        residues.view(num_graphs, -1, NUM_CLASSES),
+        torch.cat([atoms, atoms.sum(1, keepdim=True)], dim=1),
+        _environments(batch, ligand, ligand_graph).to(weights.dtype),
+        sum_by_index(weights, graph, num_graphs),
+    )
+
+
+def atom_types(features: Tensor) -> Tensor:
+    """[N] types below NUM_TYPES by element, charge, hybridisation and hydrogen bonds, of feature values [N, 9]."""
+    of = {name: features[:, column] for name, column in FEATURE_COLUMN.items()}
+    element, charge = of["element"], of["charge"] - MAX_CHARGE
+    carbon, nitrogen, oxygen = (element == number for number in (6, 7, 8))
+    aromatic, donor = of["aromatic"] == 1, of["donor"] == 1
+    flat = (of["hybridisation"] == Hybridisation.SP2) | (of["hybridisation"] == Hybridisation.SP)
+    kinds = [
+        of["side"] == Side.ION,
+        *(carbon & aromatic, carbon & flat, carbon),
+        *(nitrogen & (charge > 0), nitrogen & aromatic, nitrogen & donor, nitrogen),
+        *(oxygen & (charge < 0), oxygen & donor, oxygen),
+        *(element == number for number in (16, 15, 9)),
+        (element == 17) | (element == 35) | (element == 53),
+    ]
+    assert len(kinds) == NUM_TYPES - 1, "all other atoms are the last type"
+    return _first_that_holds(kinds)
+
+
+def _first_that_holds(tests: list[Tensor]) -> Tensor:
+    """[N] the number of the first test [N] that holds; the number of tests where none does."""
+    first = torch.full_like(tests[0], len(tests), dtype=torch.int64)
+    for number in reversed(range(len(tests))):
+        first = first.masked_fill(tests[number], number)
+    return first
+
+
+def _shells(distance: Tensor) -> Tensor:
+    """[C, S] share of each shell in a contact; they add up to 1."""
+    beyond = [torch.sigmoid((distance - boundary) / SHELL_WIDTH) for boundary in SHELL_BOUNDARIES]
+    inner = [torch.ones_like(distance), *beyond]
+    outer = [*beyond, torch.zeros_like(distance)]
+    return torch.stack([one - other for one, other in zip(inner, outer, strict=True)], dim=-1)
+
+
+def _environments(batch: Batch, ligand: Tensor, ligand_graph: Tensor) -> Tensor:
+    """[G, NUM_ENVIRONMENTS] int64; sums of hashes do not hang on the order of neighbours."""
+    device = batch.features.device
+    if device.type == "mps":  # its arithmetic of 64-bit integers need not be that which hashed the references
+        batch, ligand, ligand_graph = batch.to("cpu"), ligand.cpu(), ligand_graph.cpu()
+    is_bond = (batch.edge_kind == EdgeKind.LIGAND_BOND).nonzero().squeeze(1)
+    source, target = batch.source.index_select(0, is_bond), batch.target.index_select(0, is_bond)
+    bond_type = batch.bond_type.index_select(0, is_bond)
+    hashed = torch.bincount(target, minlength=len(batch.features))  # number of neighbours
+    for name in ("element", "charge", "aromatic", "ring"):
+        hashed = _mixed(hashed * 256 + batch.features[:, FEATURE_COLUMN[name]])
+    size = batch.num_graphs * NUM_ENVIRONMENTS
+    total = torch.zeros(size, dtype=torch.int64, device=hashed.device)
+    for radius in range(ENVIRONMENT_RADIUS + 1):
+        if radius:
+            told = _mixed(hashed.index_select(0, source) + bond_type + 1)
+            hashed = _mixed(hashed * 3 + torch.zeros_like(hashed).index_add_(0, target, told))
+        place = ligand_graph * NUM_ENVIRONMENTS + (hashed.index_select(0, ligand) & (NUM_ENVIRONMENTS - 1))
+        total += torch.bincount(place, minlength=size)
+    return total.view(batch.num_graphs, NUM_ENVIRONMENTS).to(device)
+
+
+def _mixed(values: Tensor) -> Tensor:
+    """A hash of int64 values, after the finalizer of MurmurHash3, but with shifts that keep the sign."""
+    for factor in (-0xAE502812AA7333, -0x3B314601E57A13AD):
+        values = (values ^ (values >> 33)) * factor
+    return values ^ (values >> 33)

@@ -1,0 +1,209 @@
+"""The batches of an accumulation window -> the gradient of their mean loss, without what is not finite or does not fit.
+
+The squared error of a window is the mean over its complexes, however they are cut into batches. So a batch that does
+not fit into memory can be run in parts with the same gradient.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from src.graph import Batch
+from src.hardware.inference import autocast
+from src.hardware.out_of_memory import free_memory, memory_fault, num_edges, parts_within, safe_limit, smaller_parts
+
+log = logging.getLogger(__name__)
+
+RANKED_APART = 0.5  # pK; labels that differ by less have no order, since measurements scatter by as much
+
+
+def squared_errors(predicted: Tensor, batch: Batch) -> Tensor:
+    """Squared error of each complex, [G]; a prediction on the right side of a censored label has none."""
+    error = predicted.float() - batch.pk
+    error = torch.where(batch.bound > 0, error.clamp(max=0.0), error)
+    error = torch.where(batch.bound < 0, error.clamp(min=0.0), error)
+    return error.square()
+
+
+def ranking_losses(predicted: Tensor, batch: Batch) -> Tensor:
+    """What each complex of a batch adds to a pairwise ranking loss, [G]; its mean over the batch is that of the pairs.
+
+    A pair of exact labels more than RANKED_APART apart costs log(1 + exp(-d)), d being by how much the stronger one is
+    predicted stronger (RankNet, doi 10.1145/1102351.1102363). Both complexes of a pair bear half of it.
+    """
+    exact = batch.bound == 0
+    is_stronger = (batch.pk.unsqueeze(1) - batch.pk > RANKED_APART) & exact.unsqueeze(1) & exact
+    lead = predicted.float().unsqueeze(1) - predicted.float()
+    cost = torch.where(is_stronger, softplus(-lead), 0.0)
+    return (cost.sum(0) + cost.sum(1)) * (len(batch.pk) / 2 / is_stronger.sum().clamp(min=1))
+
+
+class WindowGradient:
+    """Runs the batches of one window forward and backward, and knows afterwards what was used and what was not.
+
+    Attributes:
+        ranking_weight: of the ranking loss beside the squared errors. Pairs are those within a batch, so with it the
+            gradient depends on how a window is cut.
+        losses: each part that was used -> the sum of its losses.
+        not_finite: each part that was left out, with what was NaN or infinite: the "loss" or the "gradient".
+        too_large: complexes that were left out because they do not fit into memory even alone.
+        overflowed: the fp16 gradient scale was too high; there is no gradient.
+        edge_limit: the most edges that a batch may have before it is cut, None while every batch fitted.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        scaler: torch.amp.GradScaler,
+        *,
+        device: torch.device,
+        precision: torch.dtype,
+        edge_limit: int | None = None,
+        ranking_weight: float = 0.0,
+    ):
+        self.model, self.scaler, self.device, self.precision = model, scaler, device, precision
+        self.edge_limit, self.ranking_weight = edge_limit, ranking_weight
+        self.losses: dict[Batch, float] = {}
+        self.not_finite: list[tuple[Batch, str]] = []
+        self.too_large: list[Batch] = []
+        self.overflowed = False
+        self._total = 0
+        self._judged: dict[Batch, float] = {}
+        self._running: Batch | None = None
+        self._in_full_precision = False
+
+    @property
+    def num_used(self) -> int:
+        """Complexes."""
+        return sum(batch.num_graphs for batch in self.losses)
+
+    @property
+    def num_judged(self) -> int:
+        """Complexes that were used and whose label is exact: no bounds, no decoys."""
+        return sum(int((batch.bound == 0).sum()) for batch in self.losses)
+
+    @property
+    def judged_error(self) -> float:
+        """Sum of the squared errors of those."""
+        return sum(self._judged[batch] for batch in self.losses)
+
+    def accumulate(self, window: Sequence[Batch]) -> None:
+        """Leave in `.grad` the gradient, times the fp16 scale, of the sum of the losses used / complexes of the window.
+
+        When memory runs out the gradient is worth nothing, because a backward that was cut off has added to some
+        parameters and not to others. The whole window is run again, in smaller parts.
+        """
+        self._total = sum(batch.num_graphs for batch in window)
+        parts = [part for batch in window for part in parts_within(batch, self.edge_limit)]
+        while fault := memory_fault(self._run, parts):
+            self._clear()
+            free_memory(self.device)
+            parts = self._smaller(parts, fault)
+
+    def divide(self, fraction: float) -> None:
+        for parameter in self._with_gradient():
+            parameter.grad /= fraction
+
+    def _run(self, parts: Sequence[Batch]) -> None:
+        """One pass through the window; if memory runs out, `_running` is the part that did not fit."""
+        for part in parts:
+            loss = self._backward(part)
+            if loss is not None:
+                self.losses[part] = loss
+        if self.losses and not self._is_finite():
+            self._one_by_one(list(self.losses))
+
+    def _clear(self) -> None:
+        self.model.zero_grad(set_to_none=True)
+        self.losses = {}
+        self.not_finite = []
+
+    def _backward(self, batch: Batch, *, full_precision: bool = False) -> float | None:
+        """Add the gradient of sum(loss) / total and return that sum; None for a batch that is skipped untouched.
+
+        With full_precision neither autocast nor the fp16 gradient scale is used.
+        """
+        self._running, self._in_full_precision = batch, full_precision
+        on_device = batch.to(self.device)
+        with autocast(self.device, torch.float32 if full_precision else self.precision):
+            predicted = self.model(on_device)
+        errors = squared_errors(predicted, on_device)
+        loss = errors.sum()
+        if self.ranking_weight:
+            loss = loss + self.ranking_weight * ranking_losses(predicted, on_device).sum()
+        judged = torch.where(on_device.bound == 0, errors, 0.0).sum()
+        value, self._judged[batch] = torch.stack([loss, judged]).tolist()
+        if not math.isfinite(value):
+            self.not_finite.append((batch, "loss"))
+            return None
+        loss = loss / self._total
+        (loss if full_precision else self.scaler.scale(loss)).backward()
+        return value
+
+    def _one_by_one(self, batches: Sequence[Batch]) -> None:
+        """Each batch again, alone: keep the gradients that are finite, and name the batches whose are not.
+
+        In fp16 the batches are run in full precision. When all are finite there, the gradient scale was too high:
+        the window is left out, which is normal now and then.
+        """
+        is_fp16 = self.scaler.is_enabled()
+        self.losses = {}
+        gradients: dict[nn.Parameter, Tensor] = {}
+        for batch in batches:
+            self.model.zero_grad(set_to_none=True)
+            loss = self._backward(batch, full_precision=is_fp16)
+            if loss is None:
+                continue
+            if not self._is_finite():
+                self.not_finite.append((batch, "gradient"))
+                continue
+            self.losses[batch] = loss
+            for parameter in self._with_gradient():
+                gradients[parameter] = gradients.get(parameter, 0) + parameter.grad
+        if is_fp16 and len(self.losses) == len(batches):
+            self.overflowed = True
+            return
+        self.model.zero_grad(set_to_none=True)
+        for parameter, gradient in gradients.items():
+            parameter.grad = gradient * self.scaler.get_scale()
+
+    def _smaller(self, parts: Sequence[Batch], fault: str) -> list[Batch]:
+        """The parts to try next: the one that did not fit in halves, or left out, and all within the new limit."""
+        failed, limit = self._running, safe_limit(self._running, self.edge_limit)
+        # What does not fit in full precision, which fp16 needs now and then, says nothing about every other window.
+        if limit != self.edge_limit and not self._in_full_precision:
+            self.edge_limit = limit
+            log.warning(
+                "the memory is full (%s) at a batch of %d atoms and %d edges: %s. From now on batches of more than %d "
+                "edges are run in parts, with the same gradient but more slowly. For a new run set "
+                "max_edges_per_batch = %d, or a lower batch_size with more gradient_accumulation_steps; "
+                "message_passing = 'lean' needs the least memory",
+                fault,
+                failed.pos.shape[0],
+                num_edges(failed),
+                names(failed.codes),
+                limit,
+                limit,
+            )
+        if failed.num_graphs == 1:
+            self.too_large.append(failed)
+        return smaller_parts(parts, failed, limit)
+
+    def _with_gradient(self) -> list[nn.Parameter]:
+        return [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+
+    def _is_finite(self) -> bool:
+        # The largest element, not the sum of squares, which overflows for gradients that clipping can still use.
+        gradients = [parameter.grad for parameter in self._with_gradient()]
+        return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=math.inf)))
+
+
+def names(codes: Iterable[str], most: int = 16) -> str:
+    codes = list(codes)
+    return " ".join(codes[:most]) + (f" and {len(codes) - most} more" if len(codes) > most else "")

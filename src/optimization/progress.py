@@ -1,0 +1,141 @@
+"""Where a training run stands: position, sums of the epoch, skips, best score, and the history it writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from src.checkpoint import CheckpointError
+from src.system.storage import write_csv, write_text
+
+
+@dataclass
+class Progress:
+    """With weights, optimizer, scheduler, scaler and random numbers this is all that a resume needs."""
+
+    epoch: int = 0  # counted from 0
+    next_batch: int = 0  # batches of this epoch that are done, used or skipped
+    step: int = 0  # optimizer steps
+    best_rmse: float = math.inf
+    best_epoch: int = -1
+    epochs_without_improvement: int = 0
+    squared_error: float = 0.0  # from here: sums over this epoch; of exact labels alone, not of bounds and decoys
+    num_judged: int = 0
+    num_skipped: int = 0  # batches
+    num_overflows: int = 0  # optimizer steps
+    seconds: float = 0.0
+    skipped_in_a_row: int = 0
+    skipped_codes: dict[str, int] = field(default_factory=dict)  # over the whole run
+    edge_limit: int | None = None  # a batch with more is run in parts; learned when memory ran out
+    history: list[dict] = field(default_factory=list)  # a row an epoch
+
+    @property
+    def train_rmse(self) -> float:
+        return math.sqrt(self.squared_error / self.num_judged) if self.num_judged else math.nan
+
+    @property
+    def skipped_most(self) -> list[str]:
+        """The codes of what was not used, those met most often first."""
+        return sorted(self.skipped_codes, key=lambda code: (-self.skipped_codes[code], code))
+
+    def add_skipped(self, codes: Iterable[str]) -> None:
+        self.num_skipped += 1
+        self.skipped_in_a_row += 1
+        for code in codes:
+            self.skipped_codes[code] = self.skipped_codes.get(code, 0) + 1
+
+    def judge(self, validation_rmse: float) -> bool:
+        """Whether this epoch is the best so far; a score that is not finite never is."""
+        if validation_rmse < self.best_rmse:
+            self.best_rmse, self.best_epoch, self.epochs_without_improvement = validation_rmse, self.epoch, 0
+            return True
+        self.epochs_without_improvement += 1
+        return False
+
+    def add_row(self, validation: dict[str, float], learning_rate: float, *, left_out: int = 0) -> dict:
+        """
+        Args:
+            left_out: complexes of the validation set that the scores do not count, because they do not fit into memory.
+        """
+        row = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "learning_rate": learning_rate,
+            "train_rmse": self.train_rmse,
+            **{f"validation_{name}": value for name, value in validation.items()},
+            "validation_left_out": left_out,
+            "skipped_batches": self.num_skipped,
+            "fp16_overflows": self.num_overflows,
+            "seconds": round(self.seconds, 2),
+        }
+        self.history.append(row)
+        return row
+
+    def start_epoch(self, epoch: int) -> None:
+        self.epoch, self.next_batch = epoch, 0
+        self.squared_error, self.num_judged, self.num_skipped, self.num_overflows, self.seconds = 0.0, 0, 0, 0, 0.0
+
+
+# What a field of Progress may hold in a checkpoint, by its annotation; a bool is no number.
+_KINDS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "int | None": (int, NoneType),
+    "dict[str, int]": (dict,),
+    "list[dict]": (list,),
+}
+
+
+def read_progress(values: Mapping[str, Any]) -> Progress:
+    """The progress that a checkpoint holds.
+
+    Raises:
+        CheckpointError: naming what this program does not write.
+    """
+    kinds = {one.name: _KINDS[str(one.type)] for one in fields(Progress)}
+    odd = [name for name, value in values.items() if type(value) not in kinds.get(name, ())]
+    if not odd:
+        contents = {"skipped_codes": (int, values.get("skipped_codes", {}).values())}
+        contents["history"] = dict, values.get("history", [])
+        odd = [name for name, (kind, parts) in contents.items() if any(type(part) is not kind for part in parts)]
+    if odd:
+        raise CheckpointError(f"the progress stored in the checkpoint has odd entries: {', '.join(map(ascii, odd))}")
+    return Progress(**values)
+
+
+def skipped_text(progress: Progress, most: int = 20) -> str:
+    """The complexes whose batches were skipped and how often; empty when all were used."""
+    codes = progress.skipped_most
+    if not codes:
+        return ""
+    named = ", ".join(f"{code} {progress.skipped_codes[code]}x" for code in codes[:most])
+    return (
+        f"{len(codes)} complexes were in batches that were skipped, or were left out alone: {named}"
+        f"{', ...' if len(codes) > most else ''}. Those met most often are the likely cause: look at their structures, "
+        "or take them out of the index"
+    )
+
+
+def epoch_line(row: dict, epochs: int, *, is_best: bool) -> str:
+    return (
+        f"epoch {row['epoch']:>3}/{epochs}  train rmse {row['train_rmse']:.3f}  "
+        f"validation rmse {row['validation_rmse']:.3f}  pearson {row['validation_pearson']:.3f}  "
+        f"lr {row['learning_rate']:.1e}  {row['seconds']:.1f} s"
+        + (f"  validated without {row['validation_left_out']}" if row.get("validation_left_out") else "")
+        + (f"  skipped {row['skipped_batches']}" if row["skipped_batches"] else "")
+        + ("  best" if is_best else "")
+    )
+
+
+def write_history(folder: Path, history: list[dict]) -> None:
+    """history.csv and history.jsonl, written whole each time, so that a resumed run leaves no row twice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = list(history[0])
+    write_csv(folder / "history.csv", names, [[row[name] for name in names] for row in history])
+    lines = [{name: None if value != value else value for name, value in row.items()} for row in history]  # no NaN
+    write_text(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))

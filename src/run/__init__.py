@@ -1,0 +1,1 @@
+"""The pieces that main.py and predict.py put together."""

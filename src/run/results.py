@@ -1,0 +1,299 @@
+"""A checkpoint, a data set and its split -> the findings on its test set, and the files of the results folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rdkit import DataStructs
+from torch import nn
+
+from src.checkpoint import FOR_PREDICTION, CheckpointError, load_checkpoint
+from src.data.dataset import Dataset, DatasetError, Example, batch_budget, in_order, measured_pk
+from src.evaluation.baselines import baseline_predictions, ridge_ligands
+from src.evaluation.findings import (
+    Findings,
+    Judged,
+    Run,
+    Split,
+    coverage_text,
+    find,
+    metrics_json,
+    predictions_table,
+    read_predictions,
+    require_common,
+    split_json,
+)
+from src.evaluation.metrics import results_table
+from src.evaluation.model_card import model_card
+from src.evaluation.report import report_page
+from src.gaussian_process.joined_model import JoinedModel
+from src.hardware.inference import predict_batches
+from src.hardware.out_of_memory import TooLargeError
+from src.run.casf_scoring import casf_powers
+from src.run.run_record import FREE_KEYS
+from src.scoring.prediction import Scorer, load_scorer
+from src.settings import Settings, read_settings
+from src.similarity.comparison import Similarity, fingerprints
+from src.similarity.splits import group_of_code, judged_part
+from src.system.storage import write_csv, write_json, write_text
+
+log = logging.getLogger(__name__)
+
+# What must be in a checkpoint beside its model.
+RECORDED = FOR_PREDICTION | {"config", "versions", "dataset"}
+
+
+def settings_of_run(settings: Settings, state: Mapping[str, Any], root: Path) -> Settings:
+    """The settings a checkpoint was trained with; those that a run may change, such as folders, as they are now.
+
+    Where no data set is set now, it is that of the training.
+
+    Raises:
+        SettingsError: a setting of the checkpoint is out of range for this program.
+    """
+    now, then = settings.config, state["config"]
+    config = {key: value if key in FREE_KEYS else then.get(key, value) for key, value in now.items()}
+    if now["dataset_path"] in (None, then.get("dataset_path")):
+        config["dataset_path"] = then.get("dataset_path")
+        config["index_file"] = now["index_file"] or then.get("index_file")
+    return read_settings(config, root=root)
+
+
+def evaluate(
+    settings: Settings,
+    dataset: Dataset,
+    split: Split,
+    similarity: Similarity,
+    checkpoint: Path,
+    *,
+    command: str,
+    compare: Path | None = None,
+    casf: Path | None = None,
+) -> Findings:
+    """Score the test set of a split (its validation set if there is none) with a checkpoint, beside the baselines.
+
+    Args:
+        similarity: of all examples, as they stand in the data set.
+        command: that writes the same results again.
+        compare: a table of other predictions.
+        casf: root of CASF-2016, for its four powers.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+        DatasetError: the data set holds no complex to train on, or none to judge.
+        ComparisonError: the table to compare with cannot be used.
+        CasfError: the benchmark is not there.
+        TooLargeError: no complex fits into memory.
+    """
+    other = (str(compare), read_predictions(compare)) if compare else None
+    scorer, state = load_scorer(checkpoint, settings.training.device), load_checkpoint(checkpoint, required=RECORDED)
+    part = judged_part(dataset, split.codes)
+    train, test = _train_and_test(settings, dataset, split, part)
+    if state["dataset"]["fingerprint"] != dataset.fingerprint():
+        log.warning("the data are not those of the training: numbers will differ from those written then")
+    if other:
+        require_common(_codes(test), *other)  # before the hour that predictions may take
+    predicted, parts, left_out = _predict(scorer, settings, test)
+    kept = [place for place in range(len(test)) if place not in left_out]
+    if not kept:
+        raise TooLargeError(f"no complex of the {part} set fits into memory: {_some(_codes(test))}")
+    scored = [test[place] for place in kept]
+    groups = group_of_code(dataset, settings.data, similarity)
+    targets = _targets(dataset, similarity, scored, settings.data.cluster_same_protein)
+    return find(
+        _judged(
+            dataset, scored, predicted[kept], groups, targets, {name: values[kept] for name, values in parts.items()}
+        ),
+        _baselines(train, scored, _nearest(dataset, similarity, train, scored)),
+        part=part,
+        run=_run(scorer, checkpoint, state, command),
+        split=split,
+        skipped=dataset.skipped,
+        left_out=[test[place].graph.code for place in left_out],
+        other=other,
+        half_width=scorer.calibration.half_width if scorer.calibration and part == "test" else None,
+        powers=casf_powers(scorer, casf, trained_on={*split.codes["train"], *split.codes["validation"]})
+        if casf
+        else {},
+    )
+
+
+def write_results(folder: Path, findings: Findings) -> None:
+    """metrics.json, <part>_predictions.csv, skipped.csv, splits.json, model_card.md and report.html.
+
+    Raises:
+        StorageError: the disk does not take a file.
+    """
+    write_json(folder / "metrics.json", metrics_json(findings))
+    write_csv(folder / f"{findings.part}_predictions.csv", *predictions_table(findings))
+    skipped = [[row.code, row.stage, row.reason] for row in findings.skipped]
+    write_csv(folder / "skipped.csv", ["code", "stage", "reason"], skipped)
+    write_json(folder / "splits.json", split_json(findings.split))
+    write_text(folder / "model_card.md", model_card(findings))
+    write_text(folder / "report.html", report_page(findings))
+
+
+def results_text(findings: Findings) -> str:
+    """What a terminal shows of the findings."""
+    judged = len(findings.judged.codes)
+    missing = f" ({len(findings.left_out)} left out: they do not fit into memory)" if findings.left_out else ""
+    parts = [
+        f"{findings.part} set, {judged} complexes{missing}, 95% bootstrap intervals from resampling "
+        f"{findings.judged.resampled}:\n{results_table(findings.table)}"
+    ]
+    if findings.coverage:
+        parts.append(coverage_text(findings.coverage))
+    if comparison := findings.comparison:
+        lines = [f"  {name:<14}{difference}" for name, difference in comparison.metrics.items()]
+        title = f"this model minus {comparison.source}, {comparison.count} complexes in both:"
+        parts.append("\n".join([title, *lines]))
+    for name, row in findings.powers.items():
+        parts.append("\n".join([f"{name}:", *(f"  {metric:<18}{value}" for metric, value in row.items())]))
+    return "\n\n".join(parts)
+
+
+def _train_and_test(
+    settings: Settings, dataset: Dataset, split: Split, part: str
+) -> tuple[list[Example], list[Example]]:
+    """The examples with exact labels of the training set, and of the part to judge.
+
+    Raises:
+        DatasetError: one of the two is empty.
+    """
+    missing = set(split.codes[part]) - {example.graph.code for example in dataset.examples}
+    if missing:
+        log.warning("%d complexes of the %s set are not in the data: %s", len(missing), part, _some(missing))
+    train, test = dataset.judged(split.codes["train"]), dataset.judged(split.codes[part])
+    if not train or not test:
+        place, names = settings.data.dataset_path, "test and validation codes" if train else "training codes"
+        raise DatasetError(f"none of the {names} of the split is in {place} with an exact label: set dataset_path")
+    return train, test
+
+
+def _predict(
+    scorer: Scorer, settings: Settings, test: Sequence[Example]
+) -> tuple[np.ndarray, dict[str, np.ndarray], list[int]]:
+    """pK by the model, pK by each of the parts that a joined model has, and the places of what does not fit."""
+    model, left_out = scorer.model, set()
+
+    def predict(model: nn.Module) -> np.ndarray:
+        places: list[int] = []
+        batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
+        predicted, _ = predict_batches(model, batches, scorer.device, left_out=places)
+        left_out.update(places)
+        return predicted
+
+    if not isinstance(model, JoinedModel):
+        return predict(model), {}, sorted(left_out)
+    parts = {"network": predict(model.network), "Gaussian process": predict(model.process)}
+    joined = model.mean(*(torch.from_numpy(predicted) for predicted in parts.values())).numpy()
+    return joined, parts, sorted(left_out)
+
+
+def _targets(dataset: Dataset, similarity: Similarity, test: Sequence[Example], limit: float) -> list[str]:
+    """A name for the protein of each test complex, after the first of them that has it."""
+    codes = _codes(dataset.examples)
+    number = {code: place for place, code in enumerate(codes)}
+    return [f"as in {codes[first]}" for first in similarity.targets([number[code] for code in _codes(test)], limit)]
+
+
+def _nearest(dataset: Dataset, similarity: Similarity, train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
+    """Number, within train, of the training complex most alike to each test complex; -1 where none is, [len(test)]."""
+    number = {code: place for place, code in enumerate(_codes(dataset.examples))}
+    pool = [number[code] for code in _codes(train)]
+    place_of = {one: place for place, one in enumerate(pool)}
+    found = [similarity.nearest(number[code], pool) for code in _codes(test)]
+    return np.array([place_of[one.number] if one.identity + one.tanimoto > 0 else -1 for one in found], dtype=int)
+
+
+def _baselines(train: Sequence[Example], test: Sequence[Example], nearest: np.ndarray) -> dict[str, np.ndarray]:
+    def both(fact: Any) -> tuple[np.ndarray, np.ndarray]:
+        return np.array([fact(e.graph) for e in train]), np.array([fact(e.graph) for e in test])
+
+    known, asked = (fingerprints([e.graph.smiles for e in part]) for part in (train, test))
+    few = known[ridge_ligands(len(known))]
+    return baseline_predictions(
+        measured_pk(train),
+        len(test),
+        facts={
+            "ligand size": both(lambda graph: graph.num_ligand_atoms),
+            "contact count": both(lambda graph: graph.contacts.shape[1]),
+        },
+        ligands=(_tanimoto(few, few), _tanimoto(asked, known)),
+        nearest=nearest,
+    )
+
+
+def _tanimoto(rows: Sequence, columns: Sequence) -> np.ndarray:
+    """Similarity of fingerprints, [rows, columns]; None is alike to nothing."""
+    table = np.zeros((len(rows), len(columns)))
+    there = [place for place, one in enumerate(columns) if one is not None]
+    for place, one in enumerate(rows):
+        if one is not None and there:
+            table[place, there] = DataStructs.BulkTanimotoSimilarity(one, [columns[other] for other in there])
+    return table
+
+
+def _judged(
+    dataset: Dataset,
+    test: Sequence[Example],
+    predicted: np.ndarray,
+    groups: Mapping[str, object],
+    targets: Sequence[str],
+    parts: Mapping[str, np.ndarray],
+) -> Judged:
+    codes = _codes(test)
+    return Judged(
+        codes=tuple(codes),
+        measured=measured_pk(test),
+        predicted=predicted.astype(np.float64),
+        heavy_atoms=np.array([example.graph.num_ligand_atoms for example in test]),
+        kinds=tuple(dataset.entries[code].kind for code in codes),
+        smiles=tuple(example.graph.smiles for example in test),
+        targets=tuple(targets),
+        clusters=tuple(groups[code] for code in codes) if groups else None,
+        parts=parts,
+    )
+
+
+def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: str) -> Run:
+    # The best checkpoint is that of an earlier epoch; the latest beside it has the whole history.
+    latest = checkpoint.with_name("checkpoint.pth.tar")
+    whole = state
+    if latest.is_file():
+        try:
+            whole = load_checkpoint(latest, required=RECORDED)
+        except CheckpointError as error:  # of the history alone; the model is whole
+            log.warning("the history ends at the best epoch: %s", error)
+    same = whole["dataset"] == state["dataset"] and whole["split"] == state["split"]
+    return Run(
+        checkpoint=checkpoint.name,
+        settings=state["config"],
+        versions=state["versions"] | {"data processing": state["data_version"]},
+        history=(whole if same else state).get("progress", {}).get("history", []),
+        num_weights=sum(parameter.numel() for parameter in scorer.model.parameters()),
+        joined_with=_joined_with(scorer),
+        synthetic=scorer.trained_on_synthetic_data,
+        command=command,
+    )
+
+
+def _joined_with(scorer: Scorer) -> str:
+    model = scorer.model
+    if not isinstance(model, JoinedModel):
+        return ""
+    return f"a Gaussian process of {len(model.process.weights):,} training complexes, its share {model.share:.2f}"
+
+
+def _codes(examples: Sequence[Example]) -> list[str]:
+    return [example.graph.code for example in examples]
+
+
+def _some(codes: Any) -> str:
+    listed = sorted(codes)
+    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")

@@ -1,0 +1,148 @@
+"""Settings, data and split -> a trainer where its run stopped, or at the beginning, and the batches it goes through."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+
+from src.checkpoint import newest_checkpoint
+from src.data.augmentation import Augmentation, ShownExamples
+from src.data.dataset import (
+    Dataset,
+    Example,
+    batch_budget,
+    batch_counts,
+    collate,
+    epoch_batches,
+    graph_sizes,
+    in_order,
+    make_loader,
+    warn_of_oversized,
+)
+from src.graph import Batch
+from src.hardware.compilation import fastest_kernels
+from src.hardware.out_of_memory import parts_within
+from src.model import build_model
+from src.run.run_record import RESULT_FILES, check_same_run, check_same_settings, run_facts, set_aside
+from src.settings import Settings
+from src.similarity.applicability import domain_facts
+from src.similarity.sequences import describe
+from src.training import Trainer
+from src.visnet.message_passing import EAGER
+
+log = logging.getLogger(__name__)
+
+
+def newest_of_run(settings: Settings, *, fresh: bool) -> tuple[Path, dict] | None:
+    """The checkpoint to go on from, after a look at its settings; with `fresh` the earlier ones are moved first.
+
+    Raises:
+        CheckpointError: none of them can be used, or they belong to a run with other settings.
+    """
+    folder = Path(settings.output.checkpoint_dir)
+    if fresh and (moved := set_aside(folder)):
+        log.info("earlier checkpoints are now in %s", moved)
+    newest, results = newest_checkpoint(folder), Path(settings.output.results_dir)
+    if newest is None and (results / "history.csv").exists():
+        log.info("results of an earlier run are now in %s", set_aside(results, RESULT_FILES))
+    if newest:
+        check_same_settings(settings, newest[1], newest[0])  # before hours of building graphs
+    return newest
+
+
+def make_trainer(
+    settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device, *, synthetic: bool
+) -> Trainer:
+    """A trainer at the beginning of a run."""
+    training, budget = settings.training, batch_budget(settings.training)
+    torch.manual_seed(training.seed)
+    warn_of_oversized(dataset.examples, budget)
+    sizes = graph_sizes(dataset.subset(split["train"]))
+    model = build_model(settings.model)
+    model.representation.message_passing = training.message_passing
+    model.fit_label_scale(in_order(dataset.judged(split["train"]), training.batch_size, budget))
+    facts = run_facts(settings, split, dataset_fingerprint=dataset.fingerprint(), synthetic=synthetic)
+    trainer = Trainer(
+        model,
+        training,
+        settings.output,
+        device=device,
+        num_batches=batch_counts(sizes, training.batch_size, budget, seed=training.seed, epochs=training.epochs),
+        facts={**facts, "domain": _domain(settings, dataset, split["train"])},
+    )
+    size = sum(parameter.numel() for parameter in model.parameters())
+    precision = str(trainer.precision).removeprefix("torch.")
+    log.info("ViSNet with %s weights on %s in %s", f"{size:,}", device, precision)
+    return trainer
+
+
+def resume(trainer: Trainer, path: Path, state: dict) -> None:
+    """Put a trainer where the run of a checkpoint stopped.
+
+    Raises:
+        CheckpointError: it is another run, of other data for example.
+    """
+    check_same_run(trainer.facts, state, path)
+    trainer.load_state_dict(state)
+    progress = trainer.progress
+    now = trainer.facts["config"]
+    if any(state["config"][key] != now[key] for key in ("device", "message_passing")):
+        progress.edge_limit = None  # what did not fit there may fit here
+    if trainer.finished:
+        log.info("%s: this run is finished after %d epochs", path, progress.epoch)
+    else:
+        log.info("going on from %s: epoch %d, batch %d", path, progress.epoch + 1, progress.next_batch + 1)
+
+
+def choose_kernels(trainer: Trainer, train: Sequence[Example], earlier: str | None) -> None:
+    """Compile the message passing of a long training; a run that goes on keeps what it had, as the digits differ."""
+    if earlier == "plain":
+        return
+    settings, limit = trainer.settings, trainer.progress.edge_limit
+    batches = epoch_batches(
+        graph_sizes(train), settings.batch_size, batch_budget(settings), seed=settings.seed, epoch=0
+    )
+    tried = [collate([train[number] for number in numbers]) for numbers in (batches[0], batches[len(batches) // 2])]
+    kernels = fastest_kernels(
+        trainer.model,
+        [parts_within(batch, limit)[0] for batch in tried],
+        num_steps=sum(trainer.num_batches) if earlier is None else None,
+        device=trainer.device,
+        precision=trainer.precision,
+    )
+    trainer.model.representation.kernels = kernels
+    trainer.facts["kernels"] = "plain" if kernels is EAGER else "compiled"
+
+
+def make_loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device) -> tuple:
+    """What `Trainer.fit` takes: a function of epoch and first batch, and the batches of the validation set."""
+    train, training = dataset.subset(split["train"]), settings.training
+    sizes, budget = graph_sizes(train), batch_budget(training)
+    if training.loader_num_workers:
+        for example in train:
+            _ = example.graph.edges  # made here once, not by every worker of every epoch
+    augmentation = Augmentation(
+        training.coordinate_noise, training.decoy_fraction, settings.graph.interaction_cutoff, training.seed
+    )
+
+    def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
+        batches = epoch_batches(sizes, training.batch_size, budget, seed=training.seed, epoch=epoch)
+        return make_loader(
+            ShownExamples(train, augmentation, epoch),
+            batches[first_batch:],
+            num_workers=training.loader_num_workers,
+            pin_memory=device.type == "cuda",
+        )
+
+    return train_batches, in_order(dataset.judged(split["validation"]), training.batch_size, budget)
+
+
+def _domain(settings: Settings, dataset: Dataset, train: Sequence[str]) -> dict:
+    """What the training set holds, for a prediction to say whether its complex is like it."""
+    examples = dataset.subset(train)
+    chains = describe([dataset.files[example.graph.code] for example in examples], settings.processing)
+    sequences = {code: one.sequences for code, one in chains.items()}
+    return domain_facts([example.graph for example in examples], [example.pk for example in examples], sequences)

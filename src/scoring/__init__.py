@@ -1,0 +1,1 @@
+"""Poses -> graphs -> rows of scores."""

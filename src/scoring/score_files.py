@@ -1,0 +1,351 @@
+"""Rows of predictions -> a CSV, JSON or SDF file that grows row by row, and goes on where a killed program stopped.
+
+Beside an output that is not finished lies <output>.state.json: what is scored with which models, how many rows are
+written, and in how many bytes. What comes after those bytes is cut off before the next row is written, so that no row
+is there twice and none by half. The parts of a .gz file between two such moments are members of their own, as gzip
+allows (RFC 1952).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import hashlib
+import io
+import json
+import os
+import re
+import secrets
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+from rdkit import Chem, rdBase
+
+from src.chemistry.atoms import STANDARD_INPUT
+from src.chemistry.ligand_parsing import parse_ligand
+from src.scoring.poses import Pose
+from src.system.storage import StorageError, cause, csv_line, write_json
+from src.system.terminal import printable
+
+SAVE_EVERY_S = 5.0  # so much work is lost at most
+MAX_PENDING = 1000  # rows
+_COUNTS = ("rows", "scored", "bytes")  # of a state
+_MARK = "predict.py_items"  # the data item that names those which were written here
+
+
+class RowFormat(Protocol):
+    """Rows as text; the first and the last line of a file are separate."""
+
+    def head(self) -> str: ...
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str: ...
+
+    def tail(self) -> str: ...
+
+
+class CsvRows:
+    def __init__(self, columns: Sequence[str]):
+        self.columns = columns
+
+    def head(self) -> str:
+        return csv_line(self.columns)
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+        return csv_line("" if row.get(name) is None else row[name] for name in self.columns)
+
+    def tail(self) -> str:
+        return ""
+
+
+class JsonRows:
+    """One array with an object on each line."""
+
+    def __init__(self, columns: Sequence[str]):
+        self.columns = columns
+
+    def head(self) -> str:
+        return "["
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+        values = {name: row.get(name) for name in self.columns}
+        return ("\n" if first else ",\n") + json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+    def tail(self) -> str:
+        return "\n]\n"
+
+
+class SdfRows:
+    """The molecule as it was read, and each column that has a value as a data item.
+
+    The items of the molecule stay, but for those that an earlier run of this program left, which the item _MARK lists.
+    Where it has an item of the name of a column, the column's begins with `predicted_`, or with `table_` when it comes
+    from a table of pairs.
+    """
+
+    def __init__(self, columns: Sequence[str]):
+        self.columns = columns
+
+    def head(self) -> str:
+        return ""
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+        block, items = _split_items(_mol_block(pose, str(row.get(self.columns[len(pose.given)], ""))))
+        earlier = _earlier_items(items)
+        items = [(name, text) for name, text in items if name not in earlier]
+        users = [name for name, _ in items]
+        taken = {*users, _MARK}
+        for number, column in enumerate(self.columns):
+            is_given, value = number < len(pose.given), row.get(column)
+            # An empty item beside the user's says that theirs is none of ours.
+            if value in (None, "") and (is_given or column not in taken):
+                continue
+            name = free_name(column, taken, "table_" if is_given else "predicted_")
+            taken.add(name)
+            items.append((name, f"> <{name}>\n{'' if value is None else ' '.join(str(value).split())}\n\n"))
+        own = json.dumps([name for name, _ in items[len(users) :]])
+        return block + "".join(text for _, text in items) + f"> <{_MARK}>\n{own}\n\n$$$$\n"
+
+    def tail(self) -> str:
+        return ""
+
+
+def row_format(path: Path, columns: Sequence[str]) -> RowFormat:
+    """By the ending of the file, without .gz."""
+    return {"csv": CsvRows, "json": JsonRows, "sdf": SdfRows}[path.name.removesuffix(".gz").rpartition(".")[2]](columns)
+
+
+def free_name(name: str, taken: Collection[str], prefix: str = "predicted_") -> str:
+    """The name, with the prefix where somebody else's column or item has it already."""
+    while name in taken:
+        name = f"{prefix}{name}"
+    return name
+
+
+def state_path(output: Path) -> Path:
+    """Of the file that lies beside an output which is not finished."""
+    return output.with_name(f"{output.name}.state.json")
+
+
+def require_apart(output: Path, inputs: Iterable[Path]) -> None:
+    """
+    Raises:
+        StorageError: the output is one of the inputs, be it by a link.
+    """
+    if not output.exists():
+        return
+    for path in inputs:
+        with contextlib.suppress(OSError):  # an input that is not there is another fault
+            if path != STANDARD_INPUT and output.samefile(path):
+                raise StorageError(f"{output} is the input {path} too: give another --output")
+
+
+class ScoreFile:
+    """An output that can be gone on with; use it as a context."""
+
+    def __init__(self, path: Path, work: Mapping[str, Any], columns: Sequence[str], *, overwrite: bool = False):
+        """
+        Args:
+            work: what is scored and how, as plain values; rows of other work are not added to a file.
+            overwrite: start anew whatever lies at path.
+
+        Raises:
+            StorageError: there is such a file already, of other work or finished.
+        """
+        self.path, self.overwrite = path, overwrite
+        self.work = json.loads(json.dumps({**work, "columns": list(columns)}))
+        self.state_path = state_path(path)
+        self._format = row_format(path, columns)
+        self._file: IO[bytes] | None = None  # until there is something to write
+        self._pending: list[str] = []
+        self._saved_at = time.monotonic()
+        before = {} if overwrite else self._earlier_state()
+        self.num_rows, self.num_scored, self._num_bytes = (before.get(name, 0) for name in _COUNTS)
+        self.goes_on = bool(before)
+
+    def __enter__(self) -> ScoreFile:
+        return self
+
+    def __exit__(self, kind: type | None, *_: object) -> None:
+        """Write what is left. After a fault it is there to be read, but the run that goes on makes it again: an
+        interrupt can come between any two steps of `add`."""
+        if self._file is None and kind is None and self.goes_on:
+            self._open()  # all rows are there, but not the end of the file
+        if self._file is None:
+            return
+        self._pending.append(self._format.tail())
+        try:
+            with self._file:
+                self._write()
+        except OSError as error:
+            if kind is None:
+                raise StorageError(f"{self.path}: cannot be written: {cause(error)}") from error
+        if kind is None:
+            self.state_path.unlink(missing_ok=True)
+
+    def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool) -> None:
+        """Append a row; every few seconds what is there is made safe.
+
+        Raises:
+            StorageError: the disk does not take it.
+        """
+        if self._file is None:
+            self._open()
+        self._pending.append(self._format.row(row, pose, first=self.num_rows == 0))
+        self.num_rows += 1
+        self.num_scored += scored
+        if time.monotonic() - self._saved_at > SAVE_EVERY_S or len(self._pending) > MAX_PENDING:
+            self.save()
+
+    def save(self) -> None:
+        """Bring the rows so far to the disk, then the state that says that they are there."""
+        try:
+            self._write()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {cause(error)}") from error
+        counts = dict(zip(_COUNTS, (self.num_rows, self.num_scored, self._num_bytes), strict=True))
+        write_json(self.state_path, {**counts, "work": self.work})
+        self._saved_at = time.monotonic()
+
+    def _open(self) -> None:
+        try:
+            if not self.goes_on and (self.overwrite or self.path.is_symlink()):
+                self.path.unlink(missing_ok=True)  # of a link what it points to is not ours
+            # Closed by __exit__.
+            self._file = open(self.path, "r+b" if self.goes_on else "xb")  # noqa: SIM115
+        except OSError as error:
+            raise StorageError(f"{self.path}: cannot be written: {cause(error)}") from error
+        if not self.goes_on:
+            self._pending.append(self._format.head())
+            self.save()
+
+    def _write(self) -> None:
+        data = self._packed("".join(self._pending))
+        self._file.seek(self._num_bytes)
+        self._file.truncate()
+        self._file.write(data)
+        self._file.flush()
+        self._num_bytes += len(data)
+        self._pending = []
+
+    def _packed(self, text: str) -> bytes:
+        data = text.encode("utf-8", "surrogateescape")
+        return gzip.compress(data, mtime=0) if self.path.suffix == ".gz" else data
+
+    def _earlier_state(self) -> dict[str, Any]:
+        """The counts of an unfinished file of the same work; nothing where there is no file."""
+        if not self.path.exists():
+            return {}
+        state = _read_state(self.state_path)
+        if state is None:
+            raise StorageError(f"{self.path} exists: give another --output, or add --overwrite")
+        if changed := [name for name in self.work if state["work"].get(name) != self.work[name]]:
+            raise StorageError(
+                f"{self.path} is not finished and belongs to other work ({', '.join(changed)} changed): "
+                "give another --output, or add --overwrite"
+            )
+        if self.path.stat().st_size < state["bytes"]:
+            raise StorageError(f"{self.path} is shorter than it was: give another --output, or add --overwrite")
+        return state
+
+
+class ScoreStream:
+    """The rows as CSV on standard output."""
+
+    def __init__(self, columns: Sequence[str]):
+        self._format = CsvRows(columns)
+        self._head = self._format.head()
+        self.num_rows = 0
+
+    def __enter__(self) -> ScoreStream:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool) -> None:
+        """Write a row.
+
+        Raises:
+            BrokenPipeError: nobody reads any more.
+        """
+        sys.stdout.write(printable(self._head + self._format.row(row, pose, first=False)))
+        sys.stdout.flush()
+        self._head = ""
+        self.num_rows += 1
+
+
+def signature(paths: Iterable[Path], *, content: bool = False) -> list[Any]:
+    """What tells files from others and from what they were: number, and a digest of names, sizes and times.
+
+    Args:
+        content: of what is in them instead of their times, for a few small files.
+    """
+    digest, count = hashlib.sha256(), 0
+    for path in paths:
+        count += 1
+        if path == STANDARD_INPUT:  # nobody can tell whether the same comes again
+            digest.update(secrets.token_bytes(8))
+            continue
+        digest.update(os.fsencode(path.absolute()) + b"\0")
+        try:
+            stat = path.stat()
+            digest.update(path.read_bytes() if content else f"{stat.st_size} {stat.st_mtime_ns}".encode())
+        except OSError:  # a file that is not there has a row that says so
+            digest.update(b"-")
+    return [count, digest.hexdigest()[:16]]
+
+
+def _split_items(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """A molecule of an SDF without its data items, and the name and text of each; an item begins with a line in '>'
+    below the molecule or an empty line (CTfile formats, BIOVIA 2020)."""
+    lines = list(io.StringIO(text))
+    first = next((number for number, line in enumerate(lines) if line.startswith("M  END")), 3) + 1
+    starts = [
+        number
+        for number in range(first, len(lines))
+        if lines[number].startswith(">") and (number == first or not lines[number - 1].strip())
+    ]
+    items = []
+    for start, end in pairwise([*starts, len(lines)]):
+        name = re.search(r"<(.*)>", lines[start])
+        items.append((name[1] if name else "", "".join(lines[start:end])))
+    return "".join(lines[: starts[0]] if starts else lines), items
+
+
+def _earlier_items(items: Iterable[tuple[str, str]]) -> set[str]:
+    """Names of the items that an earlier run left, as it says itself; none where it says nothing."""
+    for name, text in items:
+        if name == _MARK:
+            try:
+                names = json.loads(text.partition("\n")[2])
+            except ValueError:  # somebody has changed it
+                names = []
+            return {_MARK, *(one for one in names if isinstance(one, str))} if isinstance(names, list) else {_MARK}
+    return set()
+
+
+def _mol_block(pose: Pose, name: str) -> str:
+    if pose.record is not None and pose.record.kind == "sdf":
+        text = pose.record.text
+        # A data field ends with an empty line.
+        return text if text.rstrip().endswith("M  END") or text.endswith("\n\n") else text.rstrip("\n") + "\n\n"
+    if pose.record is not None:
+        with rdBase.BlockLogs(), contextlib.suppress(ValueError, RuntimeError):  # all of RDKit's own are one of these
+            if (mol := parse_ligand(pose.record.text, "mol2")) is not None:
+                return Chem.MolToMolBlock(mol, kekulize=False)
+    return f"{name}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+
+
+def _read_state(path: Path) -> dict[str, Any] | None:
+    """None where there is no state, or something that anybody may have written."""
+    try:
+        state = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    sound = isinstance(state, dict) and all(type(state.get(name)) is int and state[name] >= 0 for name in _COUNTS)
+    return state if sound and isinstance(state.get("work"), dict) else None

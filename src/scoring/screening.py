@@ -1,0 +1,208 @@
+"""Many poses -> their predictions in order, by worker processes that read, build graphs and, on a CPU, run the network.
+
+On a CPU every worker does everything for its poses with one thread: threads that share one network wait for each other
+at every operation, and graphs would have to travel between processes. On a GPU the workers build graphs while the
+network runs here. A molecule that hangs or crashes its worker costs one row.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import chain, islice
+from pathlib import Path
+
+from src.scoring.pose_graphs import PoseGraphs, PoseReader
+from src.scoring.poses import Pose
+from src.scoring.prediction import Ensemble, Prediction, load_ensemble
+from src.system.workers import WorkerFault, run_supervised
+
+log = logging.getLogger(__name__)
+
+FEW_POSES = 48  # are scored here sooner than a worker process has started
+POSE_TIMEOUT_S = 60.0  # to read a pose and build its graph
+NETWORK_TIMEOUT_S = 10.0  # for a graph on one busy core; the largest networks need 1 s
+MEMORY_GB = 12.0  # of a worker
+MAX_WORKERS = 16
+BATCH_SIZE = {"cpu": 8, "cuda": 64}  # on a CPU larger batches leave the cache
+
+
+@dataclass(frozen=True)
+class ScreeningOptions:
+    """How poses are scored; nothing here changes a score by more than rounding."""
+
+    batch_size: int | None = None  # poses scored at once; None: what suits the device
+    num_workers: int | None = None  # processes; 0 for none, None: one a core, and none for a few poses
+    num_jitters: int | None = None  # copies of each pose with noise
+    one_receptor: bool = True  # a protein that cannot be read is an error, not the reason why one pose of many fails
+
+
+def screen(ensemble: Ensemble, poses: Iterable[Pose], options: ScreeningOptions) -> Iterator[tuple[Pose, Prediction]]:
+    """Each pose with its prediction, in order; of any number of poses only a few are in memory.
+
+    Raises:
+        StructureError: the protein cannot be read, and there is one_receptor.
+        WorkerStartError: worker processes do not start.
+    """
+    poses = iter(poses)
+    first = list(islice(poses, FEW_POSES + 1)) if options.num_workers is None else []
+    is_short = options.num_workers is None and len(first) <= FEW_POSES
+    device = ensemble.device.type
+    num_workers = (_num_cores() if options.num_workers is None else options.num_workers) * (not is_short)
+    size = options.batch_size or BATCH_SIZE.get(device, BATCH_SIZE["cpu"])
+    chunks = _chunks(chain(first, poses), size)
+    if not num_workers:
+        yield from _screen_here(ensemble, chunks, options, size_of_all=len(first) if is_short else None)
+        return
+    work = _Work(
+        ensemble if device != "cpu" else None,
+        tuple(scorer.checkpoint for scorer in ensemble.scorers),
+        ensemble.reader(num_jitters=options.num_jitters or 0, one_receptor=options.one_receptor),
+    )
+    for chunk, predictions in _in_order(
+        _supervised(work, chunks, num_workers, size * (1 + (options.num_jitters or 0)))
+    ):
+        yield from zip(chunk, predictions, strict=True)
+
+
+def _screen_here(
+    ensemble: Ensemble, chunks: Iterable[Sequence[Pose]], options: ScreeningOptions, size_of_all: int | None
+) -> Iterator[tuple[Pose, Prediction]]:
+    reader = ensemble.reader(num_jitters=options.num_jitters or 0, one_receptor=options.one_receptor)
+    for chunk in chunks:
+        read = reader.read(chunk, is_all=len(chunk) == size_of_all)
+        yield from zip(chunk, ensemble.predict(chunk, read), strict=True)
+
+
+@dataclass
+class Tally:
+    """What is said of a screening at its end, and its best poses; no more than these are kept."""
+
+    num_best: int = 0
+    num_poses: int = 0
+    num_scored: int = 0
+    unlike: Counter[str] = field(default_factory=Counter)  # reason -> poses that are unlike the training set in it
+    num_unlike: int = 0
+    _best: list[tuple[float, int, Pose, Prediction]] = field(default_factory=list)
+
+    def add(self, pose: Pose, prediction: Prediction) -> None:
+        self.num_poses += 1
+        self.unlike.update(prediction.unlike)
+        self.num_unlike += bool(prediction.unlike)
+        if prediction.pk is None:
+            return
+        self.num_scored += 1
+        if self.num_best:
+            # Of equal scores the earlier pose stays.
+            entry = (prediction.pk, -self.num_poses, pose, prediction)
+            (heapq.heappush if len(self._best) < self.num_best else heapq.heappushpop)(self._best, entry)
+
+    @property
+    def best(self) -> list[tuple[Pose, Prediction]]:
+        """The highest pK first."""
+        return [(pose, prediction) for _, _, pose, prediction in sorted(self._best, key=lambda one: one[:2])[::-1]]
+
+    def text(self, seconds: float) -> str:
+        rate = self.num_poses / max(seconds, 1e-3)
+        lines = [f"{self.num_scored} of {self.num_poses} poses scored in {seconds:.1f} s, {rate:.1f} a second"]
+        if self.num_unlike:
+            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.unlike.most_common())
+            lines.append(
+                f"{self.num_unlike} of {self.num_scored} scored poses are unlike the training set; their scores are "
+                f"guesses ({reasons}); see the column applicability"
+            )
+        return "\n".join(lines)
+
+
+class _Work:
+    """What a worker does with a chunk of poses; it loads the models itself at its first one."""
+
+    def __init__(self, ensemble: Ensemble | None, checkpoints: Sequence[Path], reader: PoseReader):
+        """
+        Args:
+            ensemble: runs in this process on what the workers read; None where they run the network too.
+        """
+        self.ensemble, self.checkpoints, self.reader = ensemble, checkpoints, reader
+
+    def __getstate__(self) -> dict:
+        return {"ensemble": None, "checkpoints": self.checkpoints if not self.ensemble else (), "reader": self.reader}
+
+    @cached_property
+    def own_ensemble(self) -> Ensemble:
+        logging.disable(logging.WARNING)  # the process that started this one has said it all
+        return load_ensemble(self.checkpoints, "cpu")
+
+    def __call__(self, chunk: Sequence[Pose]) -> list[Prediction] | list[PoseGraphs]:
+        read = self.reader.read(chunk)
+        return self.own_ensemble.predict(chunk, read) if self.checkpoints else read
+
+    def finish(self, chunk: Sequence[Pose], answer: list) -> list[Prediction]:
+        """The predictions, from what a worker answered."""
+        return self.ensemble.predict(chunk, answer) if self.ensemble else answer
+
+
+def _supervised(
+    work: _Work, chunks: Iterable[Sequence[Pose]], num_workers: int, num_graphs: int
+) -> Iterator[tuple[int, Sequence[Pose], list[Prediction]]]:
+    """(number of the chunk, chunk, predictions) in the order in which workers finish."""
+    limits = {
+        "timeout_s": POSE_TIMEOUT_S + NETWORK_TIMEOUT_S * num_graphs * max(1, len(work.checkpoints)),
+        "memory_gb": MEMORY_GB,
+    }
+    in_work: dict[int, Sequence[Pose]] = {}
+
+    def tasks() -> Iterator[Sequence[Pose]]:
+        for number, chunk in enumerate(chunks):
+            in_work[number] = chunk
+            yield chunk
+
+    for number, answer in run_supervised(work, tasks(), num_workers=num_workers, **limits):
+        chunk = in_work.pop(number)
+        if not isinstance(answer, WorkerFault):
+            yield number, chunk, work.finish(chunk, answer)
+            continue
+        found: list[Prediction] = []  # one by one, to blame the pose that did it
+        for place, alone in run_supervised(work, [[pose] for pose in chunk], num_workers=1, **limits):
+            pose = chunk[place]
+            found += [_lost(pose, alone)] if isinstance(alone, WorkerFault) else work.finish([pose], alone)
+        yield number, chunk, found
+
+
+def _lost(pose: Pose, fault: WorkerFault) -> Prediction:
+    return Prediction(
+        pose.name,
+        str(pose.protein),
+        str(pose.ligand),
+        pk=None,
+        warnings=(),
+        failure=f"reading or scoring it {fault.reason}",
+        molecule=pose.number,
+    )
+
+
+def _in_order(
+    done: Iterable[tuple[int, Sequence[Pose], list[Prediction]]],
+) -> Iterator[tuple[Sequence[Pose], list[Prediction]]]:
+    """Those that are done too early wait; they are rows without graphs, of at most the time that one task may take."""
+    waiting: dict[int, tuple[Sequence[Pose], list[Prediction]]] = {}
+    following = 0
+    for number, chunk, predictions in done:
+        waiting[number] = chunk, predictions
+        while following in waiting:
+            yield waiting.pop(following)
+            following += 1
+
+
+def _chunks(poses: Iterator[Pose], size: int) -> Iterator[list[Pose]]:
+    while chunk := list(islice(poses, size)):
+        yield chunk
+
+
+def _num_cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_WORKERS)

@@ -1,0 +1,1 @@
+"""Sequences and ligands -> how alike complexes are, clusters, splits and applicability."""

@@ -1,0 +1,206 @@
+"""Structure files -> the protein sequence of each complex, kept in processed_data/sequences.json.
+
+SEQRES records are the sequence where a PDB file has them. Otherwise it is that of the residues with a CA atom, and a
+gap in the residue numbers is filled with as many X, so that the residues of a pocket keep their distances along the
+chain and two pockets of one protein can be aligned. A pocket file tells no more than its pocket: that two proteins
+differ elsewhere, or are the same with another site, cannot be seen from it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from src.chemistry.atoms import StructureError, read_bytes
+from src.chemistry.pdb_records import is_mmcif, mmcif_records
+from src.chemistry.residues import parent_of
+from src.data.manifest import MAX_VARIANTS
+from src.graph import RESIDUE_TYPES
+from src.pdbbind.folders import ComplexFiles
+from src.settings import ProcessingSettings
+from src.system.locks import in_turn
+from src.system.storage import prepare_folder, write_text
+from src.system.workers import WorkerFault, run_supervised
+
+log = logging.getLogger(__name__)
+
+VERSION = 2  # of what is read from a file
+MAX_GAP = 300  # X for one jump of the residue numbers
+FEW_FILES = 500  # are read here sooner than a worker process has started
+UNKNOWN = "X"
+ONE_LETTER = dict(zip(RESIDUE_TYPES[1:21], "ARNDCQEGHILKMFPSTWYV", strict=True))
+
+
+@dataclass(frozen=True)
+class Chains:
+    """The amino acid chains of one complex."""
+
+    sequences: tuple[str, ...]  # one-letter code, X for what is not known; none for a nucleic acid
+    origin: str  # 'seqres', 'protein' (residues with coordinates), 'pocket' or 'none' (the file cannot be read)
+
+
+def describe(files: Sequence[ComplexFiles], processing: ProcessingSettings) -> dict[str, Chains]:
+    """The chains of each complex by code; files that have not changed since the last call are not read again.
+
+    Raises:
+        StorageError: the disk does not take the sequences.
+    """
+    path = Path(processing.processed_data_dir) / "sequences.json"
+    signatures = {one.code: _signature(one) for one in files}
+    found = _find(_read_cache(path), signatures)
+    missing = [one for one in files if one.code not in found]
+    results = run_supervised(
+        read_chains,
+        missing,
+        num_workers=min(processing.num_workers, len(missing)) if len(missing) > FEW_FILES else 0,
+        timeout_s=processing.timeout_s,
+        memory_gb=processing.memory_gb,
+    )
+    new = {}
+    for number, result in results:
+        code = missing[number].code
+        if isinstance(result, WorkerFault):
+            log.warning("%s: its sequence is not known: %s", code, result.reason)
+            result = Chains((), "none")
+        found[code] = result
+        # What cannot be read now may be later, though the file stays as it is: a drive, a permission, the memory.
+        if signatures[code] and result.origin != "none":
+            new[code] = {"source": signatures[code], "sequences": list(result.sequences), "origin": result.origin}
+    if new:
+        _add_to_cache(path, new)
+    return {one.code: found[one.code] for one in files}
+
+
+def read_chains(files: ComplexFiles) -> Chains:
+    """The chains of the protein file, or of the pocket file where there is none; none of a file that is damaged."""
+    path = files.protein or files.pocket
+    if path is None:
+        return Chains((), "none")
+    try:
+        data = read_bytes(path)
+        if is_mmcif(data):
+            residues = ((r.chain, r.number, r.insertion, r.residue) for r in mmcif_records(data, []) if r.name == "CA")
+            sequences, origin = _by_numbers(residues), "protein"
+        else:
+            lines = data.splitlines()
+            seqres = _seqres(lines)
+            sequences, origin = seqres or _by_numbers(_pdb_residues(lines)), "seqres" if seqres else "protein"
+    except (StructureError, ValueError, LookupError) as error:
+        # A file that is good enough for its pocket may be damaged elsewhere; the graph has its own reader.
+        log.warning("%s: %s: its sequence is not known: %s", files.code, path, error)
+        return Chains((), "none")
+    return Chains(sequences, origin if files.protein or origin == "seqres" else "pocket")
+
+
+def _seqres(lines: Iterable[bytes]) -> tuple[str, ...]:
+    """https://www.wwpdb.org/documentation/file-format-content/format33/sect3.html#SEQRES"""
+    chains: dict[str, list[str]] = defaultdict(list)
+    for line in lines:
+        if line[:6].upper() == b"SEQRES":
+            chains[line[11:12].decode("latin-1")] += line[19:70].decode("latin-1").upper().split()
+    return _sequences([_letter(name) or UNKNOWN for name in names] for names in chains.values())
+
+
+def _pdb_residues(lines: Iterable[bytes]) -> Iterator[tuple[str, int, str, str]]:
+    """(chain, number, insertion code, name) of every atom named CA of the first model, in any letter case.
+
+    Calcium is among them; its residue is no amino acid.
+    """
+    found = False
+    for line in lines:
+        if line[12:16].strip().upper() == b"CA" and line[:6].upper() in (b"ATOM  ", b"HETATM"):
+            found = True
+            chain, name, insertion = (line[a:b].decode("latin-1") for a, b in ((21, 22), (17, 20), (26, 27)))
+            yield chain, int(line[22:26]), insertion.strip(), name.upper()
+        elif found and line[:6].upper() == b"ENDMDL":
+            return
+
+
+def _by_numbers(residues: Iterable[tuple[str, int, str, str]]) -> tuple[str, ...]:
+    chains: dict[str, dict[tuple[int, str], str]] = defaultdict(dict)
+    for chain, number, insertion, name in residues:
+        letter = _letter(name)
+        if letter:  # the first of alternative conformers, and of the copies of a chain without letters
+            chains[chain].setdefault((number, insertion), letter)
+    return _sequences(map(_with_gaps, chains.values()))
+
+
+def _with_gaps(residues: dict[tuple[int, str], str]) -> list[str]:
+    letters: list[str] = []
+    before = None
+    for (number, _), letter in residues.items():
+        if before is not None:
+            letters += UNKNOWN * min(max(number - before - 1, 0), MAX_GAP)
+        letters.append(letter)
+        before = number
+    return letters
+
+
+def _sequences(chains: Iterable[Sequence[str]]) -> tuple[str, ...]:
+    """Each different chain once, without those that hold no amino acid."""
+    texts = {"".join(letters).strip(UNKNOWN) for letters in chains}
+    return tuple(sorted(text for text in texts if text))
+
+
+def _letter(name: str) -> str | None:
+    return ONE_LETTER.get(parent_of(name.strip()) or "")
+
+
+def _signature(files: ComplexFiles) -> list:
+    path = files.protein or files.pocket
+    try:
+        stat = path.stat() if path else None
+    except OSError:  # a drive that is away; reading will say so
+        stat = None
+    return [path.name, stat.st_size, stat.st_mtime_ns] if path and stat else []
+
+
+def _find(known: dict[str, list[dict]], signatures: dict[str, list]) -> dict[str, Chains]:
+    """What is known of the files with these signatures."""
+    entries = [
+        (code, entry)
+        for code, source in signatures.items()
+        for entry in known.get(code, [])
+        if entry["source"] == source
+    ]
+    return {code: Chains(tuple(entry["sequences"]), entry["origin"]) for code, entry in entries}
+
+
+def _add_to_cache(path: Path, new: dict[str, dict]) -> None:
+    """Put entries into the file, in the place of those of the same files; other processes write into it too."""
+    prepare_folder(path.parent)
+    with in_turn(path.parent):
+        known = _read_cache(path)
+        for code, entry in new.items():
+            others = [one for one in known.get(code, []) if one["source"] != entry["source"]]
+            known[code] = [*others, entry][-MAX_VARIANTS:]
+        content = {"version": VERSION, "entries": dict(sorted(known.items()))}
+        write_text(path, json.dumps(content, separators=(",", ":")))
+
+
+def _read_cache(path: Path) -> dict[str, list[dict]]:
+    """Entries of the right form; whatever else stands in a file that anybody can edit is read anew.
+
+    Data sets may hold other files under one code, so a code has an entry for each.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        entries = content["entries"] if content["version"] == VERSION else {}
+        return {code: [entry for entry in variants if _has_form(entry)] for code, variants in entries.items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read (%s); the sequences are read again", path, error)
+        return {}
+
+
+def _has_form(entry: object) -> bool:
+    if not isinstance(entry, dict) or not isinstance(entry.get("sequences"), list) or not entry.get("source"):
+        return False
+    letters = set(ONE_LETTER.values()) | {UNKNOWN}
+    texts = all(isinstance(text, str) and text and set(text) <= letters for text in entry["sequences"])
+    return texts and isinstance(entry.get("origin"), str)

@@ -1,0 +1,327 @@
+"""How layers of messages are run: what is kept for the backward pass, and what is computed again.
+
+`Plain` leaves it to autograd, which keeps some thirty arrays [E, F] of each layer. `Fast` keeps what goes into a layer,
+x [N, F], vec [N, L, F] and edge features [E, F], and the sums [N, F]. `Lean` keeps no edge features either: those of a
+chunk are replayed from the first ones through the layers below. Their gradient still flows from layer to layer, so
+that nothing is differentiated twice; what stands for the features in autograd is then a tensor [E, F] whose elements
+share one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import FunctionCtx, once_differentiable
+
+from src.visnet.message_passing import (
+    EAGER,
+    Edges,
+    EdgeWeights,
+    Form,
+    Kernels,
+    Messages,
+    Nodes,
+    ReadFeature,
+    chunks,
+    message_gradients_in_chunks,
+    messages_in_chunks,
+    pass_messages,
+    rejection_product,
+    sum_by_index,
+    wide,
+)
+
+
+class Layer(Protocol):
+    """What running a layer needs of it."""
+
+    form: Form
+    updates_edges: bool
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]: ...
+
+    def nodes(self, x: Tensor, vec: Tensor | None) -> Nodes: ...
+
+    def edge_vecs(self, vec: Tensor) -> tuple[Tensor, Tensor, Tensor]: ...
+
+    def edge_weights(self, dtype: torch.dtype) -> EdgeWeights: ...
+
+    def updated_feature(self, feature: Tensor, product: Tensor) -> Tensor: ...
+
+    def change(self, vec: Tensor | None, scalar_sum: Tensor) -> tuple[Tensor, Tensor | None]: ...
+
+
+class EdgeRows(NamedTuple):
+    """A function of what each edge reads from its atoms; no other tensor in it has a gradient but the parameters."""
+
+    make: Callable[[Tensor, slice], Tensor]  # (x summed over the ends [C, F], edges of the chunk) -> rows [C, F]
+    ends: tuple[Tensor, ...]  # one or two indices [E] of atoms
+    parameters: tuple[Tensor, ...]
+
+    def __call__(self, x: Tensor, chunk: slice = slice(None)) -> Tensor:
+        return self.make(self.gathered(x, chunk), chunk)
+
+    def gathered(self, x: Tensor, chunk: slice) -> Tensor:
+        first, *others = (x.index_select(0, end[chunk]) for end in self.ends)
+        return sum(others, first)
+
+
+class Plain:
+    """All edges at once, differentiated by autograd: the oracle, and the road to gradients of positions."""
+
+    def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
+        """
+        Args:
+            first: makes the edge features below the first layer from x [N, F].
+            kernels: not used here, where autograd needs the formulas themselves.
+        """
+        self.edges = edges
+        self.feature = first(x)
+
+    @staticmethod
+    def summed(rows: EdgeRows, x: Tensor, target: Tensor) -> Tensor:
+        """Sums [N, F] of the rows at their targets [E]."""
+        return sum_by_index(rows(x), target, len(x))
+
+    def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Changes of x [N, F] and vec [N, L, F]."""
+        nodes, weights = layer.nodes(x, vec), layer.edge_weights(self.feature.dtype)
+        messages = pass_messages(nodes, self.feature, self.edges, weights, layer.form)
+        dx, carried = layer.change(nodes.vec, messages.scalar)
+        self.feature = self.feature if messages.feature is None else messages.feature
+        return dx, messages.vector if carried is None else carried + messages.vector
+
+
+class Fast:
+    """Keeps the edge features of each layer; edges are gone through in chunks."""
+
+    def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
+        self.edges, self.kernels = edges, kernels
+        self.feature = _EdgeRows.apply(first, None, False, x, *first.parameters)
+
+    @staticmethod
+    def summed(rows: EdgeRows, x: Tensor, target: Tensor) -> Tensor:
+        return _EdgeRows.apply(rows, target, False, x, *rows.parameters)
+
+    def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
+        dx, dvec, updated = _Layer.apply(
+            layer, self.edges, None, self.kernels, x, vec, self.feature, *layer.parameters()
+        )
+        self.feature = self.feature if updated is None else updated
+        return dx, dvec
+
+
+class Lean:
+    """Keeps nothing that has both edges and channels."""
+
+    summed = Fast.summed
+
+    def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
+        self.edges, self.kernels = edges, kernels
+        self.feature = _EdgeRows.apply(first, None, True, x, *first.parameters)
+        with torch.no_grad():
+            self.replay = Replay(first, (), (x.detach(),), _EdgeRows.apply(first, None, False, x))
+
+    def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
+        dx, dvec, updated = _Layer.apply(
+            layer, self.edges, self.replay, self.kernels, x, vec, self.feature, *layer.parameters()
+        )
+        if updated is not None:
+            self.feature, self.replay = updated, self.replay.above(layer, vec)
+        return dx, dvec
+
+
+MODES = {"plain": Plain, "fast": Fast, "lean": Lean}
+
+
+class Replay(NamedTuple):
+    """How the edge features below a layer come about."""
+
+    first: EdgeRows
+    layers: tuple[Layer, ...]  # those that updated the features
+    states: tuple[Tensor, ...]  # x [N, F] of the first features, then vec [N, L, F] that went into each layer
+    values: Tensor | None  # [E, F], the features on the way forward, overwritten by each layer
+
+    def above(self, layer: Layer, vec: Tensor) -> Replay:
+        return self._replace(layers=(*self.layers, layer), states=(*self.states, vec.detach()))
+
+    def reader(self, edges: Edges, states: Sequence[Tensor]) -> ReadFeature:
+        """Chunk -> its features [C, F]."""
+        x, *vecs = states
+        below = [(layer, *layer.edge_vecs(vec)[1:]) for layer, vec in zip(self.layers, vecs, strict=True)]
+
+        def read(chunk: slice) -> Tensor:
+            part = edges.part(chunk)
+            feature = self.first(x, chunk)
+            for layer, target_vec, source_vec in below:
+                ends = target_vec.index_select(0, part.target), source_vec.index_select(0, part.source)
+                product = rejection_product(*ends, part.direction, layer.form)
+                feature = layer.updated_feature(feature, product)
+            return feature
+
+        return read
+
+
+def compute_dtype(like: Tensor) -> torch.dtype:
+    """The precision of products: autocast's where it is on, else that of the tensor."""
+    device = like.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+
+
+class _EdgeRows(torch.autograd.Function):
+    """Rows [E, F], or their sums [N, F] at a target, or what stands for the rows; only x [N, F] is kept."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx, rows: EdgeRows, target: Tensor | None, stand_in: bool, x: Tensor, *_parameters: Tensor
+    ) -> Tensor:
+        ctx.rows, ctx.autocast = rows, _autocast_now(x)
+        ctx.save_for_backward(target, x)
+        num_edges, channels = len(rows.ends[0]), x.shape[-1]
+        if stand_in:
+            return _stand_in(x.new_empty(0, dtype=compute_dtype(x)), num_edges, channels)
+        parts = _row_chunks(num_edges, x)
+        if target is None:
+            return torch.cat([rows(x, chunk) for chunk in parts])
+        total = torch.zeros_like(x, dtype=wide(x.dtype))
+        for chunk in parts:
+            total.index_add_(0, target[chunk], rows(x, chunk).to(total.dtype))
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple:
+        target, x = ctx.saved_tensors
+        rows, parameters = ctx.rows, ctx.rows.parameters
+        of_x = torch.zeros_like(x, dtype=wide(x.dtype))
+        of_parameters: list[Tensor | None] = [None] * len(parameters)
+        for chunk in _row_chunks(len(rows.ends[0]), x):
+            with torch.enable_grad(), ctx.autocast():
+                gathered = _leaf(rows.gathered(x, chunk))
+                made = rows.make(gathered, chunk)
+            grad_made = grad[chunk] if target is None else grad.index_select(0, target[chunk])
+            of_gathered, *more = _gradients((made,), (grad_made,), [gathered, *parameters])
+            for end in rows.ends:
+                of_x.index_add_(0, end[chunk], of_gathered.to(of_x.dtype))
+            of_parameters = [*map(_sum, of_parameters, more)]
+        return None, None, None, of_x, *of_parameters
+
+
+class _Layer(torch.autograd.Function):
+    """A layer of messages -> changes of x and vec, and the features for the next layer (None: as before)."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        layer: Layer,
+        edges: Edges,
+        replay: Replay | None,
+        kernels: Kernels,
+        x: Tensor,
+        vec: Tensor | None,
+        feature: Tensor,
+        *_parameters: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        nodes = layer.nodes(x, vec)
+        values = feature if replay is None else replay.values
+        updated = None
+        if layer.updates_edges:
+            updated = torch.empty_like(values) if replay is None else values
+        weights = layer.edge_weights(values.dtype)
+        messages = messages_in_chunks(
+            nodes, values.__getitem__, edges, weights, layer.form, updated=updated, kernels=kernels
+        )
+        dx, carried = layer.change(nodes.vec, messages.scalar)
+        ctx.layer, ctx.autocast, ctx.dtype, ctx.kernels = layer, _autocast_now(x), values.dtype, kernels
+        ctx.replay = None if replay is None else replay._replace(states=(), values=None)
+        ctx.save_for_backward(*edges, x, vec, messages.scalar, *((feature,) if replay is None else replay.states))
+        ctx.set_materialize_grads(False)
+        if updated is not None and replay is not None:
+            updated = _stand_in(values, *values.shape)
+        return dx, messages.vector if carried is None else carried + messages.vector, updated
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: FunctionCtx, grad_x: Tensor | None, grad_vec: Tensor | None, grad_feature: Tensor | None
+    ) -> tuple:
+        source, target, direction, envelope, x, vec, scalar_sum, *kept = ctx.saved_tensors
+        edges, layer = Edges(source, target, direction, envelope), ctx.layer
+        parameters = list(layer.parameters())
+        with torch.enable_grad(), ctx.autocast():
+            x, vec, scalar_sum = map(_leaf, (x, vec, scalar_sum))
+            nodes, weights = layer.nodes(x, vec), layer.edge_weights(ctx.dtype)
+            normed = _leaf(nodes.vec)
+            change = layer.change(normed, scalar_sum)
+        grad_sum, grad_normed, *of_change = _gradients(change, (grad_x, grad_vec), [scalar_sum, normed, *parameters])
+        if grad_sum is None:
+            grad_sum = torch.zeros_like(scalar_sum)
+        if grad_vec is None:
+            grad_vec = scalar_sum.new_zeros((len(x), direction.shape[-1], x.shape[-1]))
+        if grad_feature is None and layer.updates_edges:
+            grad_feature = x.new_zeros((len(source), x.shape[-1]), dtype=ctx.dtype)
+        with ctx.autocast():
+            read = kept[0].__getitem__ if ctx.replay is None else ctx.replay.reader(edges, kept)
+            grad_nodes, grad_feature, grad_weights = message_gradients_in_chunks(
+                Nodes(*map(_detached, nodes)),
+                read,
+                edges,
+                EdgeWeights(*map(_detached, weights)),
+                layer.form,
+                Messages(grad_sum, grad_vec, grad_feature),
+                kernels=ctx.kernels,
+            )
+        if grad_normed is not None:
+            grad_nodes.vec.add_(grad_normed)
+        of_x, of_vec, *of_edges = _gradients((*nodes, *weights), (*grad_nodes, *grad_weights), [x, vec, *parameters])
+        return None, None, None, None, of_x, of_vec, grad_feature, *map(_sum, of_change, of_edges)
+
+
+def _row_chunks(num_edges: int, x: Tensor) -> Iterator[slice]:
+    """Four times as long as those of messages, which need many more arrays at once."""
+    return chunks(num_edges, max(1, x.shape[-1] // 4), x.device)
+
+
+def _stand_in(like: Tensor, num_edges: int, channels: int) -> Tensor:
+    """A tensor of the size of all edge features in the memory of one number."""
+    return like.new_zeros(1).expand(num_edges, channels)
+
+
+def _gradients(
+    outputs: Iterable[Tensor | None], grads: Iterable[Tensor | None], inputs: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """`torch.autograd.grad` that passes over what is None."""
+    pairs = [
+        (output, grad.to(output.dtype))
+        for output, grad in zip(outputs, grads, strict=True)
+        if output is not None and grad is not None and output.requires_grad
+    ]
+    wanted = [tensor for tensor in inputs if tensor is not None and tensor.requires_grad]
+    if not pairs or not wanted:
+        return [None] * len(inputs)
+    differentiated, their_grads = zip(*pairs, strict=True)
+    found = iter(torch.autograd.grad(differentiated, wanted, their_grads, allow_unused=True))
+    return [next(found) if tensor is not None and tensor.requires_grad else None for tensor in inputs]
+
+
+def _autocast_now(like: Tensor) -> Callable[[], AbstractContextManager]:
+    """Makes the context of mixed precision in which this is called."""
+    device = like.device.type
+    return partial(torch.autocast, device, torch.get_autocast_dtype(device), enabled=torch.is_autocast_enabled(device))
+
+
+def _leaf(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach().requires_grad_()
+
+
+def _detached(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b

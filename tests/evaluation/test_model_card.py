@@ -1,0 +1,42 @@
+"""The model card: what it must say, and names that cannot break it."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+
+from src.evaluation.findings import Split
+from src.evaluation.model_card import model_card
+from tests.findings import Leak, findings, judged
+
+
+def test_the_card_has_data_numbers_limits_and_licence() -> None:
+    split = Split("random", {"train": ["a"] * 7, "validation": ["b"], "test": ["c"] * 2}, [Leak("have a twin", 1, 2)])
+    found = findings(split=split, run={"num_weights": 12345, "settings": {"epochs": 3, "seed": 42}})
+    card = model_card(found)
+    for heading in ("Training data", "How good it is", "Limits", "Licence", "How it was made"):
+        assert f"\n## {heading}\n" in card
+    assert "7 train, 1 validation, 2 test" in card
+    assert "It leaks" in card
+    assert "1 of 2 test complexes have a twin" in card
+    assert f"| this model | {found.ours['rmse']} |" in card
+    assert "12,345 weights" in card
+    assert "| seed | 42 |" in card
+    assert "python main.py --evaluate" in card
+
+
+def test_names_cannot_break_the_tables() -> None:
+    evil = "a|b\n# c <script> `x` [y](z)"
+    one = judged(12, kinds=(evil,) * 12)
+    card = model_card(findings(one, baselines={evil: np.zeros(12)}, run={"checkpoint": evil}))
+    assert "<script" not in card
+    assert "\n# c" not in card
+    assert "[y](z)" not in card
+    for line in card.splitlines():
+        if line.startswith("| "):
+            assert len(re.findall(r"(?<!\\)\|", line)) in (3, 8, 9), line
+
+
+def test_a_number_that_is_not_defined_is_na() -> None:
+    assert "n/a" in model_card(findings(judged(1)))

@@ -1,0 +1,86 @@
+"""After a training its network is joined with a Gaussian process, once, in the file that predictions come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from src.checkpoint import load_checkpoint, save_checkpoint
+from src.data.dataset import in_order, load_dataset
+from src.evaluation.calibration import read_calibration
+from src.gaussian_process.joined_model import JoinedModel
+from src.hardware.inference import predict_batches
+from src.scoring.prediction import load_scorer
+from src.training import BEST
+from tests.complexes import small_settings, write_dataset
+from tests.runs import CODES, Run, fingerprints
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    write_dataset(tmp_path / "data", CODES)
+    return Run(tmp_path)
+
+
+def test_a_training_ends_with_a_joined_model(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.train() == 0
+    shown = capsys.readouterr().out
+    assert "its network alone" in shown
+    assert "its Gaussian process alone" in shown
+    for name in ("model_card.md", "report.html"):
+        assert "joined with a Gaussian process of 10 training complexes" in (run.results / name).read_text()
+    state = load_checkpoint(run.checkpoints / BEST)
+    model = load_scorer(run.checkpoints / BEST, "cpu").model
+    assert isinstance(model, JoinedModel)
+    assert len(model.process.weights) == len(state["split"]["train"])
+    assert state["calibration"]["codes"] == list(state["split"]["validation"])
+    assert "process" not in load_checkpoint(run.checkpoints / "checkpoint.pth.tar")  # that of the training alone
+
+
+def test_the_interval_is_that_of_the_joined_model(run: Run) -> None:
+    assert run.train() == 0
+    path = run.checkpoints / BEST
+    state, settings = load_checkpoint(path), small_settings(run.folder)
+    dataset = load_dataset(settings.data, settings.graph, settings.processing)
+    validation = dataset.judged(state["split"]["validation"])
+    predicted, measured = predict_batches(load_scorer(path).model, in_order(validation, 4), torch.device("cpu"))
+    assert read_calibration(state).errors == pytest.approx(predicted - measured, abs=1e-5)
+
+
+def test_the_training_is_the_same_with_and_without(run: Run) -> None:
+    assert run.train() == 0
+    assert run.train(gaussian_process=False, checkpoint_dir=str(run.folder / "other")) == 0
+    joined, alone = (load_checkpoint(folder / BEST) for folder in (run.checkpoints, run.folder / "other"))
+    assert alone.get("process") is None
+    for name, weights in joined["model"].items():
+        assert torch.equal(weights, alone["model"][name]), name
+
+
+def test_a_finished_run_of_an_earlier_version_is_joined_by_the_same_command(run: Run) -> None:
+    assert run.train(gaussian_process=False) == 0
+    path = run.checkpoints / BEST
+    assert load_checkpoint(path).get("process") is None
+    assert run.train() == 0
+    assert load_checkpoint(path)["process"] is not None
+
+
+def test_what_is_joined_stays_as_it_is(run: Run) -> None:
+    assert run.train() == 0
+    path = run.checkpoints / BEST
+    before = path.read_bytes()
+    assert run.train() == 0
+    assert path.read_bytes() == before
+
+
+def test_a_run_that_was_stopped_before_it_was_joined_ends_alike(run: Run, tmp_path: Path) -> None:
+    assert run.train() == 0
+    expected = fingerprints(run)
+    path = run.checkpoints / BEST
+    state = load_checkpoint(path)
+    del state["process"]
+    save_checkpoint(path, state)
+    assert run.train() == 0
+    assert fingerprints(run) == expected
+    assert load_checkpoint(path)["process"] is not None

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from src.data.dataset import Example
+from src.run.trainer_setup import make_loaders
+from tests.complexes import small_settings
+from tests.synthetic import random_complex
+
+
+def loaders(folder: Path, num_workers: int) -> tuple[list[Example], tuple]:
+    settings = small_settings(folder, loader_num_workers=num_workers, coordinate_noise=0.1)
+    examples = [Example(random_complex(seed), 6.0) for seed in range(4)]
+    dataset = SimpleNamespace(subset=lambda codes: examples[:3], judged=lambda codes: examples[3:])
+    return examples, make_loaders(settings, dataset, {"train": [], "validation": []}, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_edges_are_made_before_worker_processes_start(tmp_path: Path, num_workers: int) -> None:
+    examples, _ = loaders(tmp_path, num_workers)
+    made = ["edges" in vars(example.graph) for example in examples[:3]]
+    assert made == [bool(num_workers)] * 3
+
+
+def test_training_sees_other_positions_in_each_epoch_and_validation_the_measured_ones(tmp_path: Path) -> None:
+    examples, (train_batches, validation) = loaders(tmp_path, 0)
+
+    def positions(epoch: int) -> dict[str, torch.Tensor]:
+        seen = {}
+        for batch in train_batches(epoch, 0):
+            for number, code in enumerate(batch.codes):
+                seen[code] = batch.pos[batch.graph_of_atom == number]
+        return seen
+
+    first, again, second = positions(0), positions(0), positions(1)
+    assert set(first) == {example.graph.code for example in examples[:3]}
+    for code, pos in first.items():
+        assert torch.equal(pos, again[code])
+        assert not torch.equal(pos, second[code])
+    (batch,) = validation
+    assert torch.equal(batch.pos, examples[3].graph.pos)

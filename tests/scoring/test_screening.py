@@ -1,0 +1,196 @@
+"""Many poses in worker processes: the rows of one process, in order, and a molecule that kills costs its own."""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import src.scoring.pose_graphs as pose_graphs_module
+import src.scoring.screening as screening_module
+from src.chemistry.atoms import StructureError
+from src.chemistry.proteins import Protein
+from src.graph import ComplexGraph
+from src.scoring.pose_graphs import PoseGraphs, PoseReader
+from src.scoring.poses import Pose, iter_poses
+from src.scoring.prediction import Ensemble, Prediction, load_ensemble
+from src.scoring.screening import ScreeningOptions, Tally, screen
+from tests.complexes import pdb_text, sdf_text, small_settings
+from tests.scoring.test_prediction import make_checkpoint
+
+HERE = ScreeningOptions(num_workers=0)
+
+
+@pytest.fixture
+def ensemble(tmp_path: Path) -> Ensemble:
+    return load_ensemble([make_checkpoint(tmp_path / "model.pth.tar", small_settings(tmp_path))], "cpu")
+
+
+@pytest.fixture
+def poses(tmp_path: Path) -> Callable[[int], Iterator[Pose]]:
+    """The first poses of a file; one in ten is broken."""
+    protein, ligands = tmp_path / "p.pdb", tmp_path / "l.sdf"
+    protein.write_text(pdb_text())
+
+    def make(count: int) -> Iterator[Pose]:
+        texts = [sdf_text(f"pose{number}", (0.01 * number, 0.0, 0.0)) for number in range(count)]
+        texts[7::10] = [text.replace("0.0000", "zero", 1) for text in texts[7::10]]
+        ligands.write_text("".join(texts))
+        return iter_poses(protein, [ligands])
+
+    return make
+
+
+def assert_same(found: Sequence[tuple[Pose, Prediction]], expected: Sequence[tuple[Pose, Prediction]]) -> None:
+    assert [one.ligand for _, one in found] == [one.ligand for _, one in expected]
+    assert [one.failure for _, one in found] == [one.failure for _, one in expected]
+    known = [one.pk for _, one in expected if one.pk is not None]
+    assert [one.pk for _, one in found if one.pk is not None] == pytest.approx(known, abs=1e-5)
+
+
+@pytest.mark.fault("J6")
+def test_workers_give_the_rows_of_one_process_in_order(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]]
+) -> None:
+    expected = list(screen(ensemble, poses(60), HERE))
+    assert [pose.number for pose, _ in expected] == list(range(1, 61))
+    assert [number for number, (_, one) in enumerate(expected) if one.failure] == [7, 17, 27, 37, 47, 57]
+    for size in (1, 7, 100):
+        assert_same(list(screen(ensemble, poses(60), ScreeningOptions(size, num_workers=0))), expected)
+    assert_same(list(screen(ensemble, poses(60), ScreeningOptions(5, num_workers=2))), expected)
+
+
+def test_with_a_gpu_the_network_runs_in_this_process(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]]
+) -> None:
+    work = screening_module._Work(ensemble, ("never loaded",), ensemble.reader())
+    elsewhere = pickle.loads(pickle.dumps(work))
+    chunk = list(poses(12))
+    read = elsewhere(chunk)
+    assert all(isinstance(one, PoseGraphs) for one in read)
+    assert_same(list(zip(chunk, work.finish(chunk, read), strict=True)), list(screen(ensemble, poses(12), HERE)))
+
+
+class Deadly(PoseReader):
+    """Ends its process at some poses, as a crash in native code does."""
+
+    def read(self, poses: Sequence[Pose], **options: bool) -> list[PoseGraphs]:
+        if any(pose.number in (4, 9) for pose in poses):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().read(poses, **options)
+
+
+@pytest.mark.fault("I3")
+@pytest.mark.skipif(os.name != "posix", reason="POSIX")
+def test_a_molecule_that_kills_its_worker_costs_its_own_row(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(screen(ensemble, poses(12), HERE))
+    monkeypatch.setattr(Ensemble, "reader", lambda self, **options: Deadly(self.graph_settings, **options))
+    found = list(screen(ensemble, poses(12), ScreeningOptions(4, num_workers=1)))
+    assert [pose.number for pose, _ in found] == list(range(1, 13))
+    for number in (4, 9):
+        one = found[number - 1][1]
+        assert one.pk is None
+        assert "SIGKILL" in one.failure
+        assert (one.ligand, one.molecule) == (f"pose{number - 1}", number)
+    kept = [number for number in range(12) if number + 1 not in (4, 9)]
+    assert_same([found[number] for number in kept], [expected[number] for number in kept])
+
+
+def test_a_protein_that_cannot_be_read_is_an_error_of_one_receptor_and_a_row_of_many(
+    tmp_path: Path, ensemble: Ensemble
+) -> None:
+    (tmp_path / "l.sdf").write_text(sdf_text())
+    (tmp_path / "p.pdb").write_text(pdb_text())
+    proteins = [tmp_path / "absent.pdb", tmp_path / "p.pdb"]
+    poses = [pose for protein in proteins for pose in iter_poses(protein, [tmp_path / "l.sdf"])]
+    for workers in (0, 1):
+        with pytest.raises(StructureError, match=r"absent\.pdb"):
+            list(screen(ensemble, poses, ScreeningOptions(num_workers=workers)))
+    (_, failed), (_, scored) = screen(ensemble, poses, ScreeningOptions(num_workers=0, one_receptor=False))
+    assert "absent.pdb" in failed.failure
+    assert scored.pk is not None
+
+
+def test_a_receptor_is_read_once(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, count = pose_graphs_module.read_protein, []
+
+    def read(path: Path, *, near: np.ndarray | None, radius: float) -> Protein:
+        count.append(near)
+        return real(path, near=near, radius=radius)
+
+    monkeypatch.setattr(pose_graphs_module, "read_protein", read)
+    assert len(list(screen(ensemble, poses(60), HERE))) == 60
+    assert count == [None]
+    count.clear()
+    assert len(list(screen(ensemble, poses(5), ScreeningOptions()))) == 5
+    assert len(count) == 1
+    assert len(count[0]) == 20  # only what is near the poses is parsed: 5 of 4 atoms
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_of_many_poses_only_a_few_are_in_memory(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], num_workers: int
+) -> None:
+    most = 0
+    for number, _ in enumerate(screen(ensemble, poses(400), ScreeningOptions(8, num_workers))):
+        if number % 40 == 39:
+            gc.collect()
+            kept = Counter(type(one) for one in gc.get_objects())
+            most = max(most, kept[Pose], kept[ComplexGraph], kept[Prediction])
+    assert number == 399
+    assert 1 <= most <= 4 * 8
+
+
+def test_few_poses_need_no_worker(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def run(work: object, tasks: object, **options: object) -> Iterator:
+        asked.append(options["num_workers"])
+        return iter(())
+
+    monkeypatch.setattr(screening_module, "run_supervised", run)
+    monkeypatch.setattr(screening_module, "FEW_POSES", 10)
+    assert len(list(screen(ensemble, poses(10), ScreeningOptions()))) == 10
+    assert asked == []
+    list(screen(ensemble, poses(11), ScreeningOptions()))
+    list(screen(ensemble, poses(2), ScreeningOptions(num_workers=3)))
+    assert asked == [screening_module._num_cores(), 3]
+
+
+# What is said at the end
+
+
+def prediction(name: str, pk: float | None, unlike: tuple[str, ...] = ()) -> Prediction:
+    return Prediction(name, "p.pdb", "l.sdf", pk, (), "" if pk else "failed", unlike=unlike)
+
+
+def test_the_best_are_ranked_and_no_more_are_kept() -> None:
+    pose, tally = Pose(Path("p"), Path("l"), 1, None), Tally(3)
+    for name, pk in {"a": 5.0, "b": None, "c": 7.0, "d": 6.0, "e": 7.0, "f": 4.0, "g": 6.5}.items():
+        tally.add(pose, prediction(name, pk))
+        assert len(tally._best) <= 3
+    assert [one.ligand for _, one in tally.best] == ["c", "e", "g"]  # of equal scores the earlier first
+    assert tally.text(3.5).startswith("6 of 7 poses scored in 3.5 s, 2.0 a second")
+
+
+def test_poses_that_are_unlike_the_training_are_counted() -> None:
+    pose, tally = Pose(Path("p"), Path("l"), 1, None), Tally()
+    for unlike in ((), ("ligand",), ("ligand", "pK")):
+        tally.add(pose, prediction("a", 5.0, unlike))
+    assert "2 of 3 scored poses are unlike the training set; their scores are guesses (ligand: 2, pK: 1)" in tally.text(
+        1.0
+    )
+    assert tally.best == []

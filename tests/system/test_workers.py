@@ -1,0 +1,292 @@
+"""Supervised workers: each way to die costs one task, and nothing is left running."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from src.system.workers import WorkerFault, WorkerStartError, run_supervised
+
+posix = pytest.mark.skipif(os.name != "posix", reason="signals and memory limits of POSIX")
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def act(task):
+    """What a task can do to its worker; any other value comes back with the worker's process id."""
+    if task == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if task == "exit":
+        os._exit(3)
+    if task == "deaf":
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)  # so that only the parent can end it
+    if task in ("hang", "deaf"):
+        time.sleep(60)
+    if task == "hog":
+        return len(bytearray(3_000_000_000))
+    if task == "torch hog":
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
+    if task == "bug":
+        return 1 // 0
+    if task == "unpicklable":
+        return lambda: None
+    if task == "threads":
+        return os.environ["OMP_NUM_THREADS"]
+    if task == "interrupts":
+        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+        return task, f"{blocked=} {ignored=}"
+    return task, os.getpid()
+
+
+def add(task, constant):
+    return task + constant
+
+
+def large(task):
+    return bytes(task)
+
+
+class DiesOnArrival:
+    """A function that ends every process that unpickles it."""
+
+    def __reduce__(self):
+        return os._exit, (7,)
+
+
+class StartsEveryThirdTime:
+    """`act`, but two of three processes end while they unpickle it; a file counts them."""
+
+    def __init__(self, counter):
+        self.counter = counter
+
+    def __setstate__(self, state):
+        self.counter = state["counter"]
+        with open(self.counter, "a") as file:
+            file.write("x")
+        if self.counter.stat().st_size % 3:
+            os._exit(7)
+
+    def __call__(self, task):
+        return act(task)
+
+
+def collect(tasks, function=act, *, num_workers=2, timeout_s=20.0, memory_gb=None):
+    settings = {"num_workers": num_workers, "timeout_s": timeout_s, "memory_gb": memory_gb}
+    outcomes = list(run_supervised(function, tasks, **settings))
+    assert sorted(index for index, _ in outcomes) == list(range(len(tasks)))  # each task exactly once
+    return dict(outcomes)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+def test_every_task_is_answered_once(num_workers):
+    function = functools.partial(add, constant=100)
+    outcomes = collect(list(range(50)), function, num_workers=num_workers)
+    assert outcomes == {index: index + 100 for index in range(50)}
+
+
+def test_no_tasks_start_no_workers():
+    assert collect([], DiesOnArrival()) == {}
+
+
+def test_messages_larger_than_a_pipe():
+    assert collect([3_000_000, 1, 5_000_000], large)[2] == bytes(5_000_000)
+
+
+@pytest.mark.fault("F5", "E4")
+@posix
+@pytest.mark.parametrize(
+    ("fault", "reason", "limits"),
+    [
+        ("segfault", "worker died with signal SIGSEGV", {}),
+        ("exit", "worker exited with code 3", {}),
+        ("hang", "took longer than 0.5 s", {"timeout_s": 0.5}),
+        ("deaf", "took longer than 0.5 s", {"timeout_s": 0.5}),
+        ("hog", "ran out of memory (limit 2 GB)", {"memory_gb": 2.0}),
+        ("torch hog", "ran out of memory", {}),
+    ],
+)
+def test_a_fault_costs_its_own_task_only(fault, reason, limits):
+    tasks = ["a", fault, "b", "c", "d"]
+    outcomes = collect(tasks, num_workers=1, **limits)
+    assert outcomes.pop(1) == WorkerFault(reason)
+    assert [answer for answer, _ in outcomes.values()] == ["a", "b", "c", "d"]
+    processes = [process for _, process in outcomes.values()]
+    assert processes[0] != processes[1]  # replaced after the fault ...
+    assert len(set(processes[1:])) == 1  # ... and only then
+
+
+@pytest.mark.fault("F5")
+@posix
+def test_all_tasks_fatal():
+    outcomes = collect(["segfault"] * 4)
+    assert set(outcomes.values()) == {WorkerFault("worker died with signal SIGSEGV")}
+
+
+def test_an_exception_is_a_bug_and_carries_the_workers_traceback():
+    with pytest.raises(ZeroDivisionError) as caught:
+        collect(["a", "bug", "b"])
+    note = "\n".join(caught.value.__notes__)
+    assert "task 1" in note
+    assert "return 1 // 0" in note
+
+
+def test_an_answer_that_cannot_be_pickled_is_a_bug():
+    with pytest.raises(Exception, match="lambda"):
+        collect(["unpicklable"])
+
+
+def test_in_this_process_exceptions_propagate():
+    with pytest.raises(ZeroDivisionError):
+        collect(["bug"], num_workers=0)
+
+
+@pytest.mark.fault("F5")
+def test_workers_that_cannot_start_raise_instead_of_being_replaced_for_ever():
+    with pytest.raises(WorkerStartError, match=r"^3 workers in a row .* code 7"):
+        collect(["a", "b"], DiesOnArrival())
+
+
+def test_failed_starts_are_forgotten_once_a_worker_runs(tmp_path):
+    outcomes = collect(["a", "exit", "b"], StartsEveryThirdTime(tmp_path / "count"), num_workers=1)
+    assert [outcomes[0][0], outcomes[1], outcomes[2][0]] == [
+        "a",
+        WorkerFault("worker exited with code 3"),
+        "b",
+    ]
+
+
+@posix
+def test_a_caller_that_takes_its_time_costs_no_worker():
+    iterator = run_supervised(act, ["a", "b", "c"], num_workers=1, timeout_s=0.2, memory_gb=None)
+    _, (_, process) = next(iterator)
+    time.sleep(1.5)  # longer than a hanging task would be allowed
+    assert [outcome for _, outcome in iterator] == [("b", process), ("c", process)]
+
+
+def test_workers_use_one_thread_and_the_environment_here_is_unchanged(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert collect(["threads"]) == {0: "1"}
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+@posix
+def test_workers_hear_no_ctrl_c_neither_while_they_import_nor_later(parent):
+    assert parent("attentive", "interrupts").stdout.readline() == "blocked=True ignored=True\n"
+    collect(["a"])
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+def test_closing_the_iterator_kills_the_workers():
+    iterator = run_supervised(act, ["a", "hang", "hang"], num_workers=1, timeout_s=60, memory_gb=None)
+    _, (_, process) = next(iterator)
+    assert is_running(process)
+    start = time.monotonic()
+    iterator.close()
+    assert time.monotonic() - start < 5
+    assert not is_running(process)
+
+
+SCRIPT = """
+import sys
+from src.system.workers import run_supervised
+from tests.system.test_workers import act
+if __name__ == "__main__":
+    blocked, *tasks = sys.argv[1:]
+    try:
+        for _, answer in run_supervised(act, tasks, num_workers=1, timeout_s=1.0, memory_gb=None):
+            print(answer[1], flush=True)
+            if blocked == "blocked":
+                sys.stdin.read()
+    except KeyboardInterrupt:
+        sys.exit(130)
+"""
+
+
+@pytest.fixture
+def parent(tmp_path):
+    """Start a script with one worker; its standard output gives the process id of the worker."""
+    script = tmp_path / "parent.py"
+    script.write_text(SCRIPT)
+    started = []
+
+    def start(*arguments):
+        started.append(
+            subprocess.Popen(
+                [sys.executable, str(script), *arguments],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+        )
+        return started[0]
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+@pytest.mark.fault("F1")
+@posix
+@pytest.mark.parametrize("next_task", ["b", "hang"])
+def test_no_orphans_when_the_parent_is_killed(parent, next_task):
+    process = parent("blocked", "a", next_task, "c")
+    worker = int(process.stdout.readline())
+    assert is_running(worker)
+    process.kill()
+    process.wait()
+    assert ends_within(worker, seconds=10)
+
+
+@posix
+def test_ctrl_c_reaches_the_parent_only(parent):
+    process = parent("attentive", "a", "hang")
+    worker = int(process.stdout.readline())
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert errors == ""  # no traceback of a worker
+    assert ends_within(worker, seconds=2)
+
+
+def is_running(process_id):
+    """False for a process that is gone or a zombie nobody has waited for."""
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def ends_within(process_id, seconds):
+    limit = time.monotonic() + seconds
+    while is_running(process_id) and time.monotonic() < limit:
+        time.sleep(0.05)
+    return not is_running(process_id)
+
+
+def test_of_any_number_of_tasks_only_a_few_are_taken_ahead():
+    """A stream that never ends is worked on as its results are asked for."""
+    taken = []
+
+    def stream():
+        for number in itertools.count():
+            taken.append(number)
+            yield number
+
+    results = run_supervised(functools.partial(add, constant=1), stream(), num_workers=2, timeout_s=20, memory_gb=None)
+    found = dict(itertools.islice(results, 20))
+    results.close()
+    assert found == {index: index + 1 for index in found}
+    assert len(taken) <= len(found) + 2 * 2
