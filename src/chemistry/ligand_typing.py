@@ -30,7 +30,7 @@ MAX_FORMS = 200  # of aromatic nitrogens that are tried before a molecule counts
 MAX_PYRROLES = 3  # nitrogens of a molecule that may lack their hydrogen
 
 
-class Road(Enum):
+class Sanitisation(Enum):
     """How much is done so that a molecule can be sanitised, the least first; the value names what was read."""
 
     SOUND = ""
@@ -89,12 +89,12 @@ _REMOVE_EVERY_H.showWarnings = False
 _REMOVE_EVERY_H.updateExplicitCount = True
 
 
-def heavy_form(mol: Chem.Mol, *, road: Road = Road.SOUND) -> tuple[Chem.Mol, list[str]]:
+def heavy_form(mol: Chem.Mol, *, how: Sanitisation = Sanitisation.SOUND) -> tuple[Chem.Mol, list[str]]:
     """The largest fragment without hydrogens, isotopes and radicals, neutral where hydrogen explains charge.
 
     Args:
         mol: as parsed, not sanitised.
-        road: how far to go.
+        how: how much of the sanitisation is asked for.
 
     Returns:
         The molecule, heavy atoms in file order with their coordinates, and notes on what was changed.
@@ -107,10 +107,10 @@ def heavy_form(mol: Chem.Mol, *, road: Road = Road.SOUND) -> tuple[Chem.Mol, lis
     radicals = sum(atom.GetNumRadicalElectrons() > 0 for atom in mol.GetAtoms())
     notes = [f"{radicals} radical atoms given hydrogens"] if radicals else []
     notes += _charge_ammonium(mol)
-    if road is Road.PARTIAL:
+    if how is Sanitisation.PARTIAL:
         _sanitise_partly(mol)
     else:
-        mol, guesses = _sanitised(mol, adds_hydrogens=road is Road.COMPLETED)
+        mol, guesses = _sanitised(mol, adds_hydrogens=how is Sanitisation.COMPLETED)
         notes += guesses
     mol = Chem.RWMol(Chem.RemoveHs(mol, _REMOVE_EVERY_H, sanitize=False))
     for atom in mol.GetAtoms():
@@ -126,7 +126,7 @@ def heavy_form(mol: Chem.Mol, *, road: Road = Road.SOUND) -> tuple[Chem.Mol, lis
     notes += _keep_largest_fragment(mol)
     mol.UpdatePropertyCache(strict=False)
     _neutralise(mol)
-    if road is Road.PARTIAL:
+    if how is Sanitisation.PARTIAL:
         _sanitise_partly(mol)
     else:
         Chem.SanitizeMol(mol)

@@ -19,7 +19,7 @@ from rdkit import Chem, rdBase
 
 from src.chemistry.atoms import MAX_COORDINATE, Atoms, StructureError, clean_name, iter_lines, sorted_bonds
 from src.chemistry.ligand_parsing import parse_ligand
-from src.chemistry.ligand_typing import Road, bond_types, heavy_form, ligand_features
+from src.chemistry.ligand_typing import Sanitisation, bond_types, heavy_form, ligand_features
 from src.chemistry.residues import SYMBOLS
 
 MAX_MOLECULE_BYTES = 32 * 2**20  # text of one molecule; 999 atoms need 100 kB
@@ -37,7 +37,7 @@ class Ligand:
     name: str
     atoms: Atoms
     smiles: str  # neutral form without hydrogens; empty when RDKit cannot write one
-    road: str  # 'sdf', 'mol2', or what Road says before them, such as 'partial sanitisation of the sdf'
+    read_as: str  # 'sdf', 'mol2', or what Sanitisation says before them, such as 'partial sanitisation of the sdf'
     notes: tuple[str, ...]
 
 
@@ -49,7 +49,7 @@ def read_ligand(paths: Sequence[Path]) -> Ligand:
     Of a file with several molecules the first is read, and a note says so.
 
     Raises:
-        LigandError: no road led to a molecule with 3D coordinates; the message has the reason of each.
+        LigandError: none of the files gives a molecule with 3D coordinates; the message has the reason of each.
     """
     reasons: list[str] = []
     blocks: list[LigandRecord] = []
@@ -59,10 +59,10 @@ def read_ligand(paths: Sequence[Path]) -> Ligand:
         except StructureError as error:
             reasons.append(str(error))
     blocks.sort(key=lambda block: block.kind != "sdf")
-    for road in Road:
+    for how in Sanitisation:
         for block in blocks:
             try:
-                ligand = _ligand(block, road)
+                ligand = _ligand(block, how)
             except LigandError as error:
                 reasons.append(str(error))
             else:
@@ -104,7 +104,7 @@ class LigandRecord:
 
 def ligand_of(block: LigandRecord) -> Ligand | LigandError:
     try:
-        return _ligand(block, Road.SOUND)
+        return _ligand(block, Sanitisation.SOUND)
     except LigandError as error:
         reason = error  # Python forgets the name of an exception after its block
     twin = _twin(block)
@@ -114,16 +114,16 @@ def ligand_of(block: LigandRecord) -> Ligand | LigandError:
         ligand = read_ligand([block.path, twin])
     except LigandError as error:
         return error
-    if ligand.road.endswith(block.kind):
+    if ligand.read_as.endswith(block.kind):
         return ligand
     return replace(ligand, notes=(f"{twin.name}, which lies beside {block.path.name}, was read", *ligand.notes))
 
 
 def _mended(block: LigandRecord, reason: LigandError) -> Ligand | LigandError:
-    """By the other roads, with the reason why not by the first; that reason if there is none."""
-    for road in (Road.COMPLETED, Road.PARTIAL):
+    """Sanitised in part, with the reason why not wholly; that reason if not even that is possible."""
+    for how in (Sanitisation.COMPLETED, Sanitisation.PARTIAL):
         with contextlib.suppress(LigandError):
-            return _with_notes(_ligand(block, road), [str(reason)], block, [block])
+            return _with_notes(_ligand(block, how), [str(reason)], block, [block])
     return reason
 
 
@@ -154,7 +154,7 @@ def _difference(block: LigandRecord, other: LigandRecord) -> str:
     return "" if formulas[0] == formulas[1] else f"{formulas[1] or 'unreadable'} for {formulas[0]}"
 
 
-def _ligand(block: LigandRecord, road: Road) -> Ligand:
+def _ligand(block: LigandRecord, how: Sanitisation) -> Ligand:
     with rdBase.BlockLogs():
         mol = parse_ligand(block.text, block.kind)
         if mol is None or not mol.GetNumAtoms():
@@ -163,7 +163,7 @@ def _ligand(block: LigandRecord, road: Road) -> Ligand:
             raise LigandError(f"{block}: has {mol.GetNumAtoms()} atoms and no bonds; expected bond orders")
         _require_3d(mol, block)
         try:
-            mol, notes = heavy_form(mol, road=road)
+            mol, notes = heavy_form(mol, how=how)
             if not mol.GetNumAtoms():
                 raise LigandError(f"{block}: has no heavy atoms")
             features = ligand_features(mol)
@@ -185,7 +185,7 @@ def _ligand(block: LigandRecord, road: Road) -> Ligand:
         bonds=pairs,
         bond_types=kinds,
     )
-    return Ligand(name, atoms, smiles, f"{road.value}{block.kind}", tuple(notes))
+    return Ligand(name, atoms, smiles, f"{how.value}{block.kind}", tuple(notes))
 
 
 def _smiles(mol: Chem.Mol) -> str:

@@ -47,7 +47,7 @@ class _Built:
     """One graph as a worker sends it."""
 
     graph: PackedGraph
-    road: str
+    read_as: str
     notes: tuple[str, ...]
 
     @property
@@ -63,7 +63,7 @@ class GraphCache:
     graphs: dict[str, ComplexGraph]
     skipped: tuple[Skipped, ...]
     num_built: int  # the others were in the cache
-    ligand_roads: dict[str, str]  # code -> how its ligand was read
+    ligands_read_as: dict[str, str]  # code -> how its ligand was read
     notes: dict[str, tuple[str, ...]]  # code -> what a user should know, where there is something
 
 
@@ -171,7 +171,7 @@ def _read_and_build(files: ComplexFiles, structure: str, settings: GraphSettings
     except Exception as error:  # one odd file among 20,000 must not stop the run; the row names the fault
         log.exception("%s: unexpected error", files.code)
         return Skipped(files.code, RETRIED, f"unexpected {type(error).__name__} at stage {stage}: {error}")
-    return _Built(pack(graph), ligand.road, notes)
+    return _Built(pack(graph), ligand.read_as, notes)
 
 
 class _Folder:
@@ -250,7 +250,7 @@ class _Folder:
             graphs={code: self.graphs[record["shard"]][code] for code, record in used.items()},
             skipped=tuple(Skipped(code, record["stage"], record["reason"]) for code, record in skipped),
             num_built=num_built,
-            ligand_roads={code: record["road"] for code, record in used.items()},
+            ligands_read_as={code: record["read_as"] for code, record in used.items()},
             notes={code: tuple(record["notes"]) for code, record in used.items() if record["notes"]},
         )
 
@@ -273,7 +273,7 @@ class _Folder:
         self.manifest.num_shards += 1
         self.graphs[name] = {graph.code: graph for graph in unpack(joined)}
         for result, sources in built:
-            record = {"shard": name, "road": result.road, "notes": list(result.notes), "sources": sources}
+            record = {"shard": name, "read_as": result.read_as, "notes": list(result.notes), "sources": sources}
             self.found[result.code] = record
             self.manifest.add(result.code, record)
 

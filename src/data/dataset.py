@@ -124,8 +124,8 @@ def audit(dataset: Dataset) -> str:
     lines += [f"  {text:<22}{stages[stage]:>7}" for stage, text in labels.items() if stages[stage]]
     built = dataset.cache.num_built
     lines.append(f"{'graphs':<24}{len(dataset.examples):>7}   (built or tried now: {built})")
-    roads = Counter(dataset.cache.ligand_roads.values())
-    lines.append("  ligands read as       " + ", ".join(f"{road}: {count}" for road, count in roads.most_common()))
+    read_as = Counter(dataset.cache.ligands_read_as.values())
+    lines.append("  ligands read as       " + ", ".join(f"{how}: {count}" for how, count in read_as.most_common()))
     if dataset.cache.notes:
         lines.append(f"  with remarks          {len(dataset.cache.notes)}, in manifest.json")
     if dataset.examples:

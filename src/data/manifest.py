@@ -18,14 +18,14 @@ log = logging.getLogger(__name__)
 MAX_VARIANTS = 4
 
 SHARD_FORM = re.compile(r"graphs-(\d{5,9})\.pt")
-_GRAPH_FORM = {"shard": str, "road": str, "notes": list, "sources": list}
+_GRAPH_FORM = {"shard": str, "read_as": str, "notes": list, "sources": list}
 _SKIPPED_FORM = {"stage": str, "reason": str, "sources": list}
 
 
 class Manifest:
     """What a cache folder holds: for each code the graphs, or the reasons why there is none, by source files.
 
-    A record is a dictionary. That of a graph has `shard` (file name), `road` (how the ligand was read) and `notes`,
+    A record is a dictionary. That of a graph has `shard` (file name), `read_as` (how the ligand was read) and `notes`,
     that of a complex without one `stage` and `reason`; both have `sources`, of `file_signatures`.
     """
 

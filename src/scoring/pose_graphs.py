@@ -96,7 +96,7 @@ class PoseReader:
         receptor, radius = known.receptor, self.settings.pocket_radius
         near = receptor.around(ligand.atoms.pos, radius)
         graph, notes = build_graph(ligand.name, ligand, near, self.settings)
-        partly = (f"the ligand is read by {ligand.road}",) if "partial" in ligand.road else ()
+        partly = (f"the ligand is read by {ligand.read_as}",) if "partial" in ligand.read_as else ()
         cut = pocket_warnings(near, ligand, self.settings) if graph.contacts.shape[1] else ()
         copies = [
             build_graph(ligand.name, one, receptor.around(one.atoms.pos, radius), self.settings)[0]

@@ -70,7 +70,7 @@ AZOLES = {
 @pytest.mark.parametrize("smiles", AZOLES.values(), ids=AZOLES.keys())
 def test_aromatic_nitrogens_of_a_mol2(tmp_path: Path, smiles: str, nitrogen: str) -> None:
     ligand = read(tmp_path, mol2(embedded(smiles), nitrogen=nitrogen))
-    assert (ligand.road, ligand.smiles, ligand.notes) == ("mol2", Chem.CanonSmiles(smiles), ())
+    assert (ligand.read_as, ligand.smiles, ligand.notes) == ("mol2", Chem.CanonSmiles(smiles), ())
 
 
 @pytest.mark.fault("I4")
@@ -78,7 +78,7 @@ def test_aromatic_nitrogens_of_a_mol2(tmp_path: Path, smiles: str, nitrogen: str
 def test_a_hydrogen_that_the_file_lacks_is_found(tmp_path: Path, smiles: str) -> None:
     ligand = read(tmp_path, mol2(embedded(smiles), hydrogens=False))
     lacking = smiles.count("[nH]")
-    assert ligand.road == ("hydrogens added to the mol2" if lacking else "mol2")
+    assert ligand.read_as == ("hydrogens added to the mol2" if lacking else "mol2")
     assert ligand.smiles.count("[nH]") == lacking  # of imidazole and purine another tautomer is as good
     assert formula(ligand.smiles) == formula(smiles)
     note = f"{lacking} aromatic nitrogens given the hydrogen that the file lacks"
@@ -90,8 +90,8 @@ def test_a_sound_file_goes_before_one_that_lacks_hydrogens(tmp_path: Path) -> No
     bare = Chem.MolToMolBlock(Chem.RemoveHs(mol), kekulize=False).replace("MRV_IMPLICIT_H", "LOST")
     (tmp_path / "x.sdf").write_text(bare + "$$$$\n")
     (tmp_path / "x.mol2").write_text(mol2(mol))
-    assert read_ligand([tmp_path / "x.sdf", tmp_path / "x.mol2"]).road == "mol2"
-    assert read_ligand([tmp_path / "x.sdf"]).road == "hydrogens added to the sdf"
+    assert read_ligand([tmp_path / "x.sdf", tmp_path / "x.mol2"]).read_as == "mol2"
+    assert read_ligand([tmp_path / "x.sdf"]).read_as == "hydrogens added to the sdf"
 
 
 @pytest.mark.parametrize("smiles", ["C[n+]1ccncc1", "Cn1cc[n+](C)c1"])
@@ -99,7 +99,7 @@ def test_an_aromatic_sdf_without_its_charges(tmp_path: Path, smiles: str) -> Non
     text = Chem.MolToMolBlock(Chem.RemoveHs(embedded(smiles)), kekulize=False)
     text = "\n".join(line for line in text.split("\n") if not line.startswith("M  CHG"))
     ligand = read(tmp_path, text, "x.sdf")
-    assert (ligand.road, ligand.smiles) == ("sdf", Chem.CanonSmiles(smiles))
+    assert (ligand.read_as, ligand.smiles) == ("sdf", Chem.CanonSmiles(smiles))
 
 
 @pytest.mark.fault("I5")

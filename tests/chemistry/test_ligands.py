@@ -129,7 +129,7 @@ def test_atoms_of_a_ligand(tmp_path):
     assert ligand.atoms.features.shape == (12, len(NODE_FEATURES))
     assert ligand.atoms.atom_names[0] == "C1"
     assert ligand.atoms.atom_names[-1] == "Cl12"
-    assert (ligand.name, ligand.atoms.residue_labels, ligand.road) == ("test", ("test",), "sdf")
+    assert (ligand.name, ligand.atoms.residue_labels, ligand.read_as) == ("test", ("test",), "sdf")
     assert column(ligand, "hybridisation")[:3] == [Hybridisation.SP, Hybridisation.SP, Hybridisation.SP2]
     assert column(ligand, "aromatic") == column(ligand, "ring") == [0] * 5 + [1] * 6 + [0]
     bonds = dict(zip(zip(*ligand.atoms.bonds.tolist(), strict=True), ligand.atoms.bond_types.tolist(), strict=True))
@@ -172,7 +172,7 @@ NO_CHARGES
 @pytest.mark.fault("I5")
 def test_mol2_without_hydrogens_is_no_radical(tmp_path):
     ligand = read_ligand([written(tmp_path, MOL2.replace("\n", "\r\n"), "x.mol2")])
-    assert (ligand.smiles, ligand.road, ligand.name) == ("CCCl", "mol2", "chloroethane")
+    assert (ligand.smiles, ligand.read_as, ligand.name) == ("CCCl", "mol2", "chloroethane")
 
 
 @pytest.mark.fault("I5", "I7")
@@ -195,7 +195,7 @@ def test_rare_elements_and_isotopes(tmp_path, smiles):
     ligand = read_ligand([written(tmp_path, sdf(embedded(smiles)))])
     assert 1 not in column(ligand, "element")
     assert "13" not in ligand.smiles
-    assert ligand.road == "sdf"
+    assert ligand.read_as == "sdf"
 
 
 def five_valent() -> str:
@@ -212,15 +212,15 @@ def five_valent() -> str:
 def test_roads_are_tried_in_order(tmp_path):
     bad, good = written(tmp_path, five_valent()), written(tmp_path, MOL2, "x.mol2")
     ligand = read_ligand([bad, good])
-    assert ligand.road == "mol2"
+    assert ligand.read_as == "mol2"
     assert any("valence" in note for note in ligand.notes)
     assert any("disagrees" in note for note in ligand.notes)
     alone = read_ligand([bad])
-    assert alone.road == "partial sanitisation of the sdf"
+    assert alone.read_as == "partial sanitisation of the sdf"
     assert len(alone.atoms) == 6
     assert column(alone, "element") == [6] * 6
     sound = read_ligand([good, written(tmp_path, sdf(embedded("CCCl")), "y.sdf")])
-    assert (sound.road, sound.notes) == ("sdf", ())
+    assert (sound.read_as, sound.notes) == ("sdf", ())
 
 
 def test_four_valent_nitrogen_gets_its_charge(tmp_path):
@@ -228,7 +228,7 @@ def test_four_valent_nitrogen_gets_its_charge(tmp_path):
     text = "\n".join(line for line in sdf(mol).split("\n") if not line.startswith("M  CHG"))
     ligand = read_ligand([written(tmp_path, text)])
     assert charges(ligand) == [0, 0, 1]
-    assert ligand.road == "sdf"
+    assert ligand.read_as == "sdf"
     assert ligand.notes == ("1 four-valent nitrogens charged +1",)
 
 
@@ -329,7 +329,7 @@ def test_every_molecule_of_an_sdf_in_place(tmp_path, packed):
     found = list(iter_ligands(path))
     assert [isinstance(each, LigandError) for each in found] == [False, True, False, False]
     assert "molecule 2" in str(found[1])
-    assert found[2].road == "partial sanitisation of the sdf"
+    assert found[2].read_as == "partial sanitisation of the sdf"
     assert found[3].smiles == "CCN"
     first = read_ligand([path])
     assert first.smiles == "CCO"
@@ -366,12 +366,12 @@ def test_the_only_molecule_of_a_file_is_read_from_its_twin_as_in_training(tmp_pa
     (ligand,) = iter_ligands(path)
     trained = read_ligand([path, tmp_path / twin])
     assert by_atom(ligand) == by_atom(trained)
-    assert (ligand.road, ligand.notes) == (
+    assert (ligand.read_as, ligand.notes) == (
         "mol2",
         (f"{twin}, which lies beside ligand.sdf, was read", *trained.notes),
     )
     written(tmp_path, five_valent() + five_valent())
-    assert [each.road for each in iter_ligands(path)] == ["partial sanitisation of the sdf"] * 2
+    assert [each.read_as for each in iter_ligands(path)] == ["partial sanitisation of the sdf"] * 2
 
 
 @pytest.mark.fault("I13")
@@ -388,7 +388,7 @@ def test_a_twin_that_is_no_better_changes_nothing(tmp_path):
     path = written(tmp_path, five_valent())
     written(tmp_path, "@<TRIPOS>MOLECULE\nx\n 0 0\n", "ligand.mol2")
     (ligand,) = iter_ligands(path)
-    assert ligand.road == "partial sanitisation of the sdf"
+    assert ligand.read_as == "partial sanitisation of the sdf"
     assert not any("beside" in note for note in ligand.notes)
     written(tmp_path, sdf(embedded("CCO")).replace("M  END", ""))
     written(tmp_path, sdf(embedded("CCO"))[:150], "ligand.sdf")
@@ -401,7 +401,7 @@ def test_an_aromatic_nitrogen_without_its_hydrogen_gets_it(tmp_path):
     mol = Chem.RemoveHs(embedded("c1cc[nH]c1"))
     text = Chem.MolToMolBlock(mol, kekulize=False).replace("MRV_IMPLICIT_H", "LOST") + "$$$$\n"
     ligand = read_ligand([written(tmp_path, text)])
-    assert (ligand.road, ligand.smiles) == ("hydrogens added to the sdf", "c1cc[nH]c1")
+    assert (ligand.read_as, ligand.smiles) == ("hydrogens added to the sdf", "c1cc[nH]c1")
     assert ligand.notes[0] == "1 aromatic nitrogens given the hydrogen that the file lacks"
 
 
@@ -410,7 +410,7 @@ def test_an_aromatic_ring_without_a_kekule_structure_is_read_by_the_last_road(tm
     mol = Chem.RemoveHs(embedded("c1cc[nH]c1"))
     text = Chem.MolToMolBlock(mol, kekulize=False).replace(" N  ", " C  ") + "$$$$\n"
     ligand = read_ligand([written(tmp_path, text)])
-    assert ligand.road == "partial sanitisation of the sdf"
+    assert ligand.read_as == "partial sanitisation of the sdf"
     assert any("kekul" in note.lower() for note in ligand.notes)
     assert column(ligand, "ring") == [1] * 5
 
@@ -435,7 +435,7 @@ def test_a_peptide_of_150_atoms(tmp_path):
     mol.AddConformer(conformer)
     ligand = read_ligand([written(tmp_path, sdf(mol))])
     assert len(ligand.atoms) == mol.GetNumAtoms() > 150
-    assert ligand.road == "sdf"
+    assert ligand.read_as == "sdf"
 
 
 @pytest.mark.fault("K6")

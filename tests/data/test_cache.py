@@ -86,7 +86,7 @@ def test_cached_graphs_equal_built_ones_bit_for_bit(settings: Settings) -> None:
     for cache in (first, second):
         assert_whole(cache, settings)
         assert cache.skipped == ()
-        assert cache.ligand_roads == dict.fromkeys(CODES, "sdf")
+        assert cache.ligands_read_as == dict.fromkeys(CODES, "sdf")
 
 
 def test_graphs_without_bonds_pairs_and_contacts_survive(settings: Settings, tmp_path: Path) -> None:
@@ -497,7 +497,7 @@ def test_a_damaged_manifest_is_named_and_everything_is_built_again(
         1,
         {},
         [{}],
-        [{"shard": "../x.pt", "road": "", "notes": [], "sources": []}],
+        [{"shard": "../x.pt", "read_as": "", "notes": [], "sources": []}],
         {"shard": "graphs-00000.pt"},
         {"shard": 7, "sources": [[1]]},
     ],
