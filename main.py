@@ -32,38 +32,37 @@ if __name__ == "__main__":
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from config import CONFIG
-from src.checkpoint import CheckpointError, load_checkpoint
-from src.data.audit import AttritionError, attrition_text, require_enough
+from src.checkpoint import load_checkpoint
+from src.data.audit import attrition_text, require_enough
 from src.data.cache import other_caches
-from src.data.dataset import (
-    Dataset,
-    DatasetError,
-    audit,
-    load_dataset,
-)
-from src.data.demo import DemoError, write_demo
+from src.data.dataset import Dataset, audit, load_dataset
+from src.data.demo import write_demo
 from src.data_processing import DATA_PROCESSING_VERSION
-from src.evaluation.casf import CasfError
-from src.evaluation.findings import ComparisonError, Split, split_json
-from src.hardware.inference import DeviceError, choose_device
+from src.evaluation.findings import Split, split_json
+from src.hardware.inference import choose_device
 from src.hardware.memory_plan import plan_memory, plan_text, resolve_auto
 from src.hardware.out_of_memory import is_out_of_memory
 from src.optimization.progress import skipped_text
 from src.optimization.watching import let_go_of_output, show
-from src.pdbbind.affinity import PDBbindError
 from src.pdbbind.folders import ComplexFiles
 from src.run.joining import join_process
-from src.run.results import RECORDED, results_text, settings_of_run, write_results
-from src.run.results import evaluate as evaluate_checkpoint
+from src.run.results import (
+    RECORDED,
+    Request,
+    evaluate_checkpoint,
+    results_text,
+    settings_of_run,
+    write_results,
+)
 from src.run.trainer_setup import choose_kernels, make_loaders, make_trainer, newest_of_run, resume
-from src.settings import Settings, SettingsError, read_settings
+from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity
 from src.similarity.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
-from src.system.locks import FolderInUseError, in_turn, sole_use
+from src.system.errors import UserError
+from src.system.locks import in_turn, sole_use
 from src.system.stop_signals import EXIT_CODES, exit_code, signals_interrupt
-from src.system.storage import StorageError, prepare_folder, write_json
+from src.system.storage import prepare_folder, write_json
 from src.system.terminal import prepare_terminal
-from src.system.workers import WorkerStartError
 from src.training import BEST, TrainingError
 
 ROOT = Path(__file__).resolve().parent
@@ -78,22 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             settings = read_settings({**CONFIG, **dict(options.set)}, root=ROOT)
             with _own_folders(settings, trains=not (options.check_data or options.plan)):
                 if options.evaluate:
-                    return evaluate_again(settings, compare=options.compare, casf=options.casf)
+                    return evaluate_again(settings, Request(_evaluate_command(), options.compare, options.casf))
                 return run(settings, check_data=options.check_data, plan=options.plan, fresh=options.fresh)
-    except (
-        SettingsError,
-        PDBbindError,
-        DatasetError,
-        CheckpointError,
-        StorageError,
-        FolderInUseError,
-        AttritionError,
-        ComparisonError,
-        CasfError,
-        DeviceError,
-        DemoError,
-        WorkerStartError,
-    ) as error:
+    except UserError as error:
         log.error("error: %s", error)
         return 2
     except TrainingError as error:
@@ -157,7 +143,7 @@ def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fre
         log.info("stopped early: no better validation RMSE in %d epochs", settings.training.early_stopping_patience)
     if settings.training.gaussian_process:
         join_process(_best(settings), settings, dataset, split)
-    evaluate(settings, dataset, whole, similarity)
+    evaluate(settings, dataset, whole, similarity, Request(_evaluate_command()))
     return 0
 
 
@@ -172,20 +158,10 @@ def _own_folders(settings: Settings, *, trains: bool) -> Iterator[None]:
         yield
 
 
-def evaluate(
-    settings: Settings,
-    dataset: Dataset,
-    split: Split,
-    similarity: Similarity,
-    *,
-    compare: Path | None = None,
-    casf: Path | None = None,
-) -> None:
+def evaluate(settings: Settings, dataset: Dataset, split: Split, similarity: Similarity, request: Request) -> None:
     """Score the test set with the best model, write the results, and print them with the next command."""
     checkpoint = _best(settings)
-    findings = evaluate_checkpoint(
-        settings, dataset, split, similarity, checkpoint, command=_evaluate_command(), compare=compare, casf=casf
-    )
+    findings = evaluate_checkpoint(checkpoint, settings, dataset, split, similarity, request)
     results = Path(settings.output.results_dir)
     write_results(results, findings)
     show(f"\n{results_text(findings)}\n")
@@ -193,12 +169,12 @@ def evaluate(
     show(f"results are in {results}, to be read in {results / 'report.html'}. Score a pose with:\n  {command}")
 
 
-def evaluate_again(settings: Settings, *, compare: Path | None, casf: Path | None) -> int:
+def evaluate_again(settings: Settings, request: Request) -> int:
     """Write every number and page of the results again from the best checkpoint; returns the exit code."""
     state = load_checkpoint(_best(settings), required=RECORDED)
     settings, _ = _with_demo_data(settings_of_run(settings, state, ROOT))
     dataset = load_dataset(settings.data, settings.graph, settings.processing)
-    evaluate(settings, dataset, *_split(settings, dataset, state["split"]), compare=compare, casf=casf)
+    evaluate(settings, dataset, *_split(settings, dataset, state["split"]), request)
     return 0
 
 

@@ -61,19 +61,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     prepare_terminal(logging.ERROR if options.quiet else logging.INFO)
     # Imported here and below, so that --help and a misspelt option answer at once.
-    from src.checkpoint import CheckpointError
-    from src.chemistry.atoms import StructureError
-    from src.hardware.inference import DeviceError
     from src.optimization.watching import let_go_of_output
-    from src.scoring.poses import PoseError
+    from src.system.errors import UserError
     from src.system.stop_signals import exit_code, signals_interrupt
-    from src.system.storage import StorageError
-    from src.system.workers import WorkerStartError
 
     try:
         with signals_interrupt():
             return _selftest(options) if options.selftest else _score(options)
-    except (StructureError, CheckpointError, DeviceError, StorageError, PoseError, WorkerStartError) as error:
+    except UserError as error:
         log.error("error: %s", error)
         return 2
     except KeyboardInterrupt as interrupt:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from src.system.errors import UserError
 from src.system.storage import (
     StorageError,
     cause,
@@ -59,7 +60,7 @@ FOR_PREDICTION = frozenset({"format", "model_settings", "graph_settings", "data_
 PUBLISHED = FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}  # nothing of the machine it was trained on
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint cannot be written, read or trusted; the message names the file and the cause."""
 
 

@@ -14,6 +14,7 @@ from src.chemistry.ligands import Ligand
 from src.chemistry.proteins import Protein, copy_notes, drop_ligand_copy
 from src.graph import FEATURE_COLUMN, ComplexGraph, Side
 from src.settings import GraphSettings, as_dict
+from src.system.errors import UserError
 
 # Change this string in the commit that changes any tensor of a graph: old caches and checkpoints then say so.
 DATA_PROCESSING_VERSION = "1.1"
@@ -21,7 +22,7 @@ DATA_PROCESSING_VERSION = "1.1"
 MAX_ATOMS = 32_767  # atoms are numbered in int16
 
 
-class GraphError(ValueError):
+class GraphError(UserError):
     """A complex was read but has no usable graph."""
 
 

@@ -12,6 +12,7 @@ from torch.nn.functional import dropout, silu
 from torch.overrides import TorchFunctionMode
 
 from src.graph import BOND_CUTOFF, Batch, BondType, EdgeKind
+from src.system.errors import UserError
 from src.visnet.geometry import (
     DEGREE_SLICES,
     cosine_envelope,
@@ -33,7 +34,7 @@ VECTOR_NORMS = ("rms", "max_min", "none")
 MIN_SCALE = 0.1  # pK; keeps labels that are all alike from stopping the gradient
 
 
-class ModelError(ValueError):
+class ModelError(UserError):
     """Model settings that contradict each other, or a label scale that is none."""
 
 

@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from src.system.errors import UserError
 
-class SettingsError(ValueError):
+
+class SettingsError(UserError):
     """One or more settings cannot be used; the message has a line for each."""
 
 

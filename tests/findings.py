@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from src.evaluation.findings import Findings, Judged, Run, Split, find
+from src.evaluation.findings import Findings, Judged, JudgedPart, Run, Split, compute_findings
+from src.pdbbind.index import Skipped
 
 SMILES = ("CCO", "c1ccccc1O", "CC(=O)Nc1ccc(O)cc1", "not a molecule", "")
-
-
-@dataclass(frozen=True)
-class Leak:
-    label: str
-    count: int
-    total: int
-
-
-@dataclass(frozen=True)
-class Skip:
-    code: str
-    stage: str
-    reason: str
 
 
 def judged(count: int = 40, *, codes: Sequence[str] | None = None, **changes: Any) -> Judged:
@@ -49,11 +35,10 @@ def history(epochs: int = 3) -> list[dict[str, float]]:
 def findings(one: Judged | None = None, *, run: dict | None = None, **changes: Any) -> Findings:
     one = judged() if one is None else one
     facts = {"checkpoint": "model_best.pth.tar", "settings": {"epochs": 3}, "versions": {"torch": "2"}}
-    arguments = {
-        "part": "test",
-        "run": Run(**{**facts, "history": history(), **(run or {})}),
-        "split": Split("cluster", {"train": ["x"] * 9, "validation": ["y"], "test": list(one.codes)}),
-        "skipped": [Skip("9xyz", "ligand", "no atoms")],
-    }
-    baselines = {"predict the mean": np.full(len(one.codes), 6.0)}
-    return find(one, changes.pop("baselines", baselines), **{**arguments, **changes})
+    run_changes = {name: changes.pop(name) for name in ("half_width",) if name in changes}
+    split = changes.pop("split", Split("cluster", {"train": ["x"] * 9, "validation": ["y"], "test": list(one.codes)}))
+    skipped = changes.pop("skipped", [Skipped("9xyz", "ligand", "no atoms")])
+    part = JudgedPart(changes.pop("part", "test"), split, skipped, changes.pop("left_out", ()))
+    where = Run(**{**facts, "history": history(), **(run or {}), **run_changes})
+    baselines = changes.pop("baselines", {"predict the mean": np.full(len(one.codes), 6.0)})
+    return compute_findings(one, baselines, part, where, **changes)

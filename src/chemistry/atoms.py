@@ -14,6 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from src.system.errors import UserError
+
 STANDARD_INPUT = Path("-")
 GZIP_MAGIC = b"\x1f\x8b"
 PIECE_BYTES = 2**20
@@ -23,7 +25,7 @@ MAX_NAME_LENGTH = 100
 MAX_COORDINATE = 99_999.0  # Å; beyond it a fixed-column PDB file cannot hold the number
 
 
-class StructureError(ValueError):
+class StructureError(UserError):
     """A structure file cannot be used; the message names the file, the cause and what would be right."""
 
 

@@ -6,17 +6,17 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
-from src.data.cache import Skipped
+from src.pdbbind.index import SETTINGS, Skipped
+from src.system.errors import UserError
 
 FEW = 0.1  # of the complexes; in a data set of PDBbind's size more than that is no accident
 MAX_ROWS = 12  # of the table
-BY_CHOICE = "settings"  # stage of rows that the user's own settings leave out
 
 # What differs from complex to complex in a reason: paths, file names, numbers.
 _PARTICULARS = re.compile(r"\S*[\\/]\S*|\b\w+\.(?:pdb|ent|cif|sdf|mol2)(?:\.gz)?\b|-?\d+(?:\.\d+)?")
 
 
-class AttritionError(ValueError):
+class AttritionError(UserError):
     """So many complexes cannot be used that something is wrong with the data set or its paths."""
 
 
@@ -59,7 +59,7 @@ def require_enough(skipped: Sequence[Skipped], num_usable: int, max_failed_fract
 
 
 def _failed(skipped: Sequence[Skipped]) -> list[Skipped]:
-    return [row for row in skipped if row.stage != BY_CHOICE]
+    return [row for row in skipped if row.stage != SETTINGS]
 
 
 def _kind(row: Skipped) -> str:

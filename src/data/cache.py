@@ -22,6 +22,7 @@ from src.data.packing import PackedGraph, join, pack, unpack
 from src.data_processing import DATA_PROCESSING_VERSION, GraphError, build_graph, graph_fingerprint
 from src.graph import ComplexGraph
 from src.pdbbind.folders import ComplexFiles
+from src.pdbbind.index import Skipped
 from src.settings import GraphSettings, ProcessingSettings, as_dict
 from src.system.locks import in_turn
 from src.system.storage import StorageError, prepare_folder, read_plain, remove_temporaries, write_plain
@@ -31,15 +32,6 @@ log = logging.getLogger(__name__)
 
 SHARD_SIZE = 256  # graphs in one file; a kill loses these and what was finished behind a slower complex
 RETRIED = "worker"  # stage of faults that may be the machine's: such a complex is tried again in the next run
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """One complex that is not used: at which stage it was given up, and why."""
-
-    code: str
-    stage: str
-    reason: str
 
 
 @dataclass(frozen=True)

@@ -15,19 +15,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from src.data.cache import GraphCache, Skipped, build_cache, protein_file
+from src.data.cache import GraphCache, build_cache, protein_file
 from src.graph import Batch, ComplexGraph
 from src.pdbbind.affinity import IndexEntry
 from src.pdbbind.folders import ComplexFiles
-from src.pdbbind.index import read_dataset, select_entries
+from src.pdbbind.index import Skipped, read_dataset, select_entries
 from src.settings import DataSettings, GraphSettings, ProcessingSettings, TrainingSettings
+from src.system.errors import UserError
 from src.system.stop_signals import leave_signals_to_parent
 from src.system.storage import write_csv
 
 log = logging.getLogger(__name__)
 
 
-class DatasetError(ValueError):
+class DatasetError(UserError):
     """A data set from which nothing can be learned."""
 
 
@@ -86,10 +87,9 @@ def load_dataset(data: DataSettings, graph: GraphSettings, processing: Processin
         keep_multi_ligand=data.keep_multi_ligands,
     )
     skipped = [Skipped(f"line {bad.line_number}", "index", f"{bad.reason}: {bad.text}") for bad in index.bad_lines]
-    skipped += [Skipped(code, "settings", reason) for code, reason in left_out]
     usable, without_files = _with_files(entries, files, data.structure)
     cache = build_cache(usable, structure=data.structure, graph_settings=graph, processing=processing)
-    skipped += [*without_files, *cache.skipped]
+    skipped += [*left_out, *without_files, *cache.skipped]
     examples = sorted(
         (Example(cache.graphs[e.code], e.pk, e.bound) for e in entries if e.code in cache.graphs),
         key=lambda example: example.graph.code,

@@ -13,6 +13,7 @@ from rdkit import Chem
 from scipy.spatial.distance import cdist
 
 from src.data.demo_poses import GAUSS, HBOND, HYDROPHOBIC, PK_FAR, PK_PER_KCAL, REPULSION, Pose, draw_pose
+from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +25,7 @@ PK_NOISE = 0.25  # standard deviation of the error added to each label, that of 
 POCKET_RADIUS = 10.0  # Å; _pocket.pdb holds the residues with an atom this near the ligand, as in PDBbind
 
 
-class DemoError(ValueError):
+class DemoError(UserError):
     """The demo set cannot be written as asked."""
 
 

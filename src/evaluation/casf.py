@@ -1,4 +1,4 @@
-"""Scores of native and decoy poses -> the four powers of CASF-2016, and where that benchmark keeps its files.
+"""Scores of native and decoy poses -> the four powers of CASF-2016.
 
 Definitions: Su et al., "Comparative Assessment of Scoring Functions: The CASF-2016 Update", J. Chem. Inf. Model.
 2019, 59, 895, doi 10.1021/acs.jcim.8b00545. Higher scores are better throughout.
@@ -6,61 +6,20 @@ Definitions: Su et al., "Comparative Assessment of Scoring Functions: The CASF-2
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
-from pathlib import Path
 
 import numpy as np
 
 from src.evaluation.metrics import Interval, interval, kendall, pearson, resampling_weights, spearman, weighted_pearson
-from src.pdbbind.affinity import is_content, numbered_lines
-
-log = logging.getLogger(__name__)
 
 NEAR_NATIVE = 2.0  # Å RMSD; a pose this near the crystal's counts as found
 LEAST_POSES = 5  # in an RMSD window, for a correlation
 WINDOWS = range(2, 11)  # Å; the binding funnel is judged on poses from 0 to each of these
 FRACTIONS = (0.01, 0.05, 0.10)  # of the candidates of a target
-CORE_COLUMNS = 6  # code, resolution, year, pK, affinity, number of the target
 
 Scores = Mapping[str, float]
-
-
-class CasfError(ValueError):
-    """A folder or file of the benchmark that cannot be used; names it and says what is expected there."""
-
-
-@dataclass(frozen=True)
-class CoreComplex:
-    """A line of CoreSet.dat."""
-
-    code: str
-    pk: float
-    target: str  # number of the cluster: five complexes of one protein
-
-
-@dataclass(frozen=True)
-class DockingCase:
-    """The decoys of one complex."""
-
-    code: str
-    protein: Path
-    decoys: Path  # mol2 with about 100 poses, each named as in rmsd
-    native: Path | None
-    rmsd: dict[str, float]  # Å, by the name of the pose
-
-
-@dataclass(frozen=True)
-class ScreeningCase:
-    """The poses of every core ligand docked into one target."""
-
-    target: str  # code of the complex that stands for the target
-    protein: Path
-    poses: dict[str, Path]  # code of the ligand -> mol2 with about 100 poses
-    actives: tuple[str, ...]  # codes of its ligands, the most potent first
 
 
 def scoring_power(predicted: np.ndarray, measured: np.ndarray) -> dict[str, Interval]:
@@ -161,85 +120,6 @@ def reverse_screening_power(scores: Mapping[str, Scores], actives: Mapping[str, 
     return {name: _mean_over(values) for name, values in table.items()}
 
 
-def read_core_set(path: Path) -> list[CoreComplex]:
-    """Read CoreSet.dat: code, resolution, year, logKa, Ka, target.
-
-    Raises:
-        CasfError: a line has other columns. PDBbindError: the file cannot be read.
-    """
-    rows = []
-    for number, text in numbered_lines(path):
-        if not is_content(text):
-            continue
-        cells = text.split()
-        if len(cells) < CORE_COLUMNS:
-            raise CasfError(
-                f"{path}, line {number}: {len(cells)} columns; code, resl, year, logKa, Ka, target expected"
-            )
-        rows.append(CoreComplex(cells[0].lower(), _float(cells[3], path, number), cells[5]))
-    return rows
-
-
-def read_rmsd(path: Path) -> dict[str, float]:
-    """Read <code>_rmsd.dat: a name and an RMSD (Å) a line."""
-    return {
-        cells[0]: _float(cells[1], path, number)
-        for number, text in numbered_lines(path)
-        if is_content(text) and len(cells := text.replace(",", " ").split()) > 1
-    }
-
-
-def read_targets(path: Path) -> dict[str, tuple[str, ...]]:
-    """Read TargetInfo.dat: the code that stands for a target, then its ligands, the most potent first."""
-    lines = [text.lower().split() for _, text in numbered_lines(path) if is_content(text)]
-    return {cells[0]: tuple(dict.fromkeys(cells[1:])) or (cells[0],) for cells in lines}
-
-
-def find_docking(root: Path) -> list[DockingCase]:
-    """The complexes with decoys_docking/<code>_decoys.mol2, <code>_rmsd.dat and coreset/<code>/, sorted.
-
-    Raises:
-        CasfError: there is none.
-    """
-    cases = []
-    for decoys in sorted((root / "decoys_docking").glob("*_decoys.mol2")):
-        code = decoys.name.removesuffix("_decoys.mol2")
-        protein, distances = _protein(root, code), decoys.with_name(f"{code}_rmsd.dat")
-        if protein is None or not distances.is_file():
-            log.warning("%s: left out, %s is missing", code, distances if protein else f"coreset/{code}")
-            continue
-        native = root / "coreset" / code / f"{code}_ligand.mol2"
-        cases.append(DockingCase(code, protein, decoys, native if native.is_file() else None, read_rmsd(distances)))
-    if not cases:
-        raise CasfError(f"{root}: no decoys_docking/<code>_decoys.mol2 with <code>_rmsd.dat and coreset/<code>/ there")
-    return cases
-
-
-def find_screening(root: Path) -> list[ScreeningCase]:
-    """The targets of power_screening/TargetInfo.dat with decoys_screening/<target>/<target>_<ligand>.mol2.
-
-    Raises:
-        CasfError: there is none, or no TargetInfo.dat.
-    """
-    path = next(
-        (p for p in (root / "power_screening" / "TargetInfo.dat", root / "TargetInfo.dat") if p.is_file()), None
-    )
-    if path is None:
-        raise CasfError(f"{root}: no power_screening/TargetInfo.dat there, which names the ligands of each target")
-    cases = []
-    for target, actives in read_targets(path).items():
-        files = sorted((root / "decoys_screening" / target).glob("*.mol2"))
-        poses = {file.stem.removeprefix(f"{target}_").split("_")[0].lower(): file for file in files}
-        protein = _protein(root, target)
-        if poses and protein:
-            cases.append(ScreeningCase(target, protein, poses, actives))
-        else:
-            log.warning("%s: left out, no poses in decoys_screening/%s or no coreset/%s", target, target, target)
-    if not cases:
-        raise CasfError(f"{root}: no decoys_screening/<target>/<target>_<ligand>.mol2 with coreset/<target>/ there")
-    return cases
-
-
 def _deviation_from_line(weights: np.ndarray, r: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Of each resample, [B]: a line with Pearson's R explains the share R^2 of the squares of the labels."""
     total = weights.sum(1)
@@ -263,18 +143,3 @@ def _ranked(scores: Scores) -> list[str]:
 def _top(count: int, fraction: float) -> int:
     """Number of candidates in the top fraction, halves rounded up as in the published scripts: 28.5 is 29."""
     return int((count * Decimal(str(fraction))).quantize(Decimal(0), rounding=ROUND_HALF_UP))
-
-
-def _protein(root: Path, code: str) -> Path | None:
-    names = (f"{code}_protein.pdb", f"{code}_pocket.pdb")  # decoys may lie outside of the pocket that was cut out
-    return next((path for name in names if (path := root / "coreset" / code / name).is_file()), None)
-
-
-def _float(text: str, path: Path, number: int) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise CasfError(f"{path}, line {number}: {text!r} is not a number")
-    return value

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -23,6 +22,8 @@ from src.evaluation.metrics import (
     partial_pearson,
     rmse,
 )
+from src.pdbbind.index import Skipped
+from src.system.errors import UserError
 
 OURS = "this model"
 ROUNDING = 1e-4  # pK; tables are written with four decimals, and what differs by less is the same prediction
@@ -31,24 +32,20 @@ CODE_COLUMNS = ("code", "ligand")
 RANDOM_LEAKS = "similar complexes stand on both sides of a random split, so new targets will do worse"
 
 
-class ComparisonError(ValueError):
+class ComparisonError(UserError):
     """A table of predictions that cannot be compared with; says what was found and what would be right."""
 
 
-class LeakageRow(Protocol):
+@dataclass(frozen=True)
+class LeakageRow:
     """How many test complexes `label`, such as 'have a training complex with sequence identity > 0.9'."""
 
     label: str
     count: int
     total: int
 
-
-class SkippedRow(Protocol):
-    """A complex that is not used."""
-
-    code: str
-    stage: str
-    reason: str
+    def __str__(self) -> str:
+        return f"{self.count} of {self.total} {self.label}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +89,7 @@ class Run:
     num_weights: int = 0
     joined_with: str = ""  # what else the predictions come from; '' for a network alone
     synthetic: bool = False
+    half_width: float | None = None  # pK, of the interval that it gives; None where the complexes judged shaped it
     command: str = "python main.py --evaluate"  # writes the same page again
 
 
@@ -102,6 +100,16 @@ class Split:
     method: str  # 'random', 'cluster', 'time', 'scaffold' or 'file'
     codes: Mapping[str, Sequence[str]]  # part -> PDB codes
     leakage: Sequence[LeakageRow] = ()
+
+
+@dataclass(frozen=True)
+class JudgedPart:
+    """The part of a split that is judged, and what is missing from it."""
+
+    name: str  # 'test' or 'validation'
+    split: Split
+    skipped: Sequence[Skipped] = ()  # complexes that were not used in any part, or not by CASF
+    left_out: Sequence[str] = ()  # codes of the part that did not fit into memory
 
 
 @dataclass(frozen=True)
@@ -118,16 +126,13 @@ class Comparison:
 class Findings:
     """Everything that is known after an evaluation; the writers below it do no arithmetic on it."""
 
-    part: str  # 'test' or 'validation'
     judged: Judged
+    part: JudgedPart
+    run: Run
     table: dict[str, dict[str, Interval]]  # predictor -> metric; OURS is the first
     given_size: Interval  # Pearson's R given the number of heavy atoms
     by_kind: list[Group]
     by_target: list[Group]
-    run: Run
-    split: Split
-    skipped: Sequence[SkippedRow] = ()
-    left_out: Sequence[str] = ()  # codes of the part that did not fit into memory
     against_baseline: Comparison | None = None  # the best one; None without baselines
     comparison: Comparison | None = None  # another table of predictions
     powers: dict[str, dict[str, Interval]] = field(default_factory=dict)  # of CASF: power -> metric
@@ -138,26 +143,20 @@ class Findings:
         return self.table[OURS]
 
 
-def find(
+def compute_findings(
     judged: Judged,
     baselines: Mapping[str, np.ndarray],
-    *,
-    part: str,
+    part: JudgedPart,
     run: Run,
-    split: Split,
-    skipped: Sequence[SkippedRow] = (),
-    left_out: Sequence[str] = (),
+    *,
     other: tuple[str, Mapping[str, float]] | None = None,
-    powers: dict[str, dict[str, Interval]] | None = None,
-    half_width: float | None = None,
+    powers: Mapping[str, dict[str, Interval]] | None = None,
 ) -> Findings:
-    """Compute every table.
-
+    """
     Args:
         baselines: name -> pK of each complex, [n].
         other: name of another table of predictions, and its code -> pK; the codes in lower case.
         powers: of CASF, where its decoys were scored.
-        half_width: of the interval that comes with a prediction, pK, where these complexes had no part in its making.
     """
     parts = {f"its {name} alone": predicted for name, predicted in judged.parts.items()}
     predictors = {OURS: judged.predicted, **parts, **baselines}
@@ -167,29 +166,26 @@ def find(
     }
     both = judged.predicted, judged.measured
     return Findings(
-        part=part,
         judged=judged,
+        part=part,
+        run=run,
         table=table,
         given_size=partial_pearson(*both, judged.heavy_atoms, clusters=clusters),
         by_kind=metrics_by_group(*both, judged.kinds, clusters=clusters),
         by_target=metrics_by_group(*both, groups, clusters=clusters) if groups else [],
-        run=run,
-        split=split,
-        skipped=skipped,
-        left_out=left_out,
         against_baseline=_against_best(judged, baselines),
         comparison=_comparison(judged, *other) if other else None,
-        powers=powers or {},
-        coverage=coverage(judged.predicted, judged.measured, half_width) if half_width and judged.codes else None,
+        powers=dict(powers or {}),
+        coverage=coverage(*both, run.half_width) if run.half_width and judged.codes else None,
     )
 
 
 def metrics_json(findings: Findings) -> dict[str, object]:
     """What metrics.json holds: plain values, None where a metric is not defined."""
     return {
-        "part": findings.part,
+        "part": findings.part.name,
         "complexes": len(findings.judged.codes),
-        "left_out": list(findings.left_out),
+        "left_out": list(findings.part.left_out),
         "resampled": findings.judged.resampled,
         **{name: _plain(row) for name, row in findings.table.items()},
         "pearson given ligand size": findings.given_size.as_dict(),

@@ -36,7 +36,7 @@ SHOWN_SETTINGS = (
 
 def model_card(findings: Findings) -> str:
     """The card as text; names that come from files cannot break its tables."""
-    run, split = findings.run, findings.split
+    run, split = findings.run, findings.part.split
     parts = [
         "# Model card",
         f"ViSNet on the protein, ligand and interaction graph of a complex, predicting pK. "
@@ -46,7 +46,7 @@ def model_card(findings: Findings) -> str:
         "## Training data",
         _data(findings),
         "## How good it is",
-        f"{len(findings.judged.codes)} complexes of the {findings.part} set, {_plain(split.method)} split. "
+        f"{len(findings.judged.codes)} complexes of the {findings.part.name} set, {_plain(split.method)} split. "
         f"Brackets: 95% bootstrap intervals from resampling {findings.judged.resampled}. RMSE and MAE in pK.",
         _table(["", *METRICS], [[name, *(row[m] for m in METRICS)] for name, row in findings.table.items()]),
         f"Pearson's R given ligand size: {findings.given_size}.",
@@ -68,7 +68,7 @@ def model_card(findings: Findings) -> str:
 
 
 def _data(findings: Findings) -> str:
-    run, split = findings.run, findings.split
+    run, split = findings.run, findings.part.split
     sizes = ", ".join(f"{len(codes)} {part}" for part, codes in split.codes.items())
     lines = [f"{_plain(split.method)} split: {sizes}."]
     if run.synthetic:

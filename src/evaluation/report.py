@@ -47,7 +47,7 @@ def report_page(findings: Findings) -> str:
         _section("How to get this page again", _provenance(findings)),
     ]
     missing = "" if figures.can_draw() else f'<p class="warning">{_text(NO_FIGURES)}</p>'
-    title = f"Evaluation: {findings.part} set"
+    title = f"Evaluation: {findings.part.name} set"
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_text(title)}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -88,16 +88,17 @@ def _summary(findings: Findings) -> str:
         lines.append(f"<p>{_text(coverage_text(findings.coverage))}</p>")
     if run.synthetic:
         lines.append("<p class='warning'>Synthetic complexes: these numbers say nothing about real binding.</p>")
-    if findings.split.method == "random":
+    part = findings.part
+    if part.split.method == "random":
         lines.append(f"<p class='warning'>Random split: {RANDOM_LEAKS}.</p>")
-    if findings.left_out:
-        codes = ", ".join(findings.left_out)
-        lines.append(f"<p class='warning'>{len(findings.left_out)} do not fit into memory: {_text(codes)}</p>")
+    if part.left_out:
+        codes = ", ".join(part.left_out)
+        lines.append(f"<p class='warning'>{len(part.left_out)} do not fit into memory: {_text(codes)}</p>")
     weights = f", {run.num_weights:,} weights" if run.num_weights else ""
     weights += f", joined with {run.joined_with}" if run.joined_with else ""
     return (
-        f"<header><h1>How good the predictions are</h1><p class='lead'>{count:,} complexes of the {findings.part} set, "
-        f"{_text(findings.split.method)} split; {_text(run.checkpoint)}{weights}.</p></header>"
+        f"<header><h1>How good the predictions are</h1><p class='lead'>{count:,} complexes of the {part.name} set, "
+        f"{_text(part.split.method)} split; {_text(run.checkpoint)}{weights}.</p></header>"
         f"<div class='tiles'>{tiles}</div>{''.join(lines)}"
         "<p class='note'>pK is −log10 of Kd, Ki or IC50 in mol/L; one unit is a factor of ten.</p>"
     )
@@ -133,12 +134,12 @@ def _group_table(title: str, groups: Sequence[Group]) -> str:
 
 
 def _split(findings: Findings) -> str:
-    split = findings.split
+    split = findings.part.split
     sizes = [[_text(part), f"{len(codes):,}"] for part, codes in split.codes.items()]
     text = _table([f"{_text(split.method)} split", "complexes"], sizes)
     if split.leakage:
         rows = [[_text(r.label), f"{r.count:,} of {r.total:,}", _share(r.count, r.total)] for r in split.leakage]
-        text += _table([f"Complexes of the {findings.part} set that", "count", "share"], rows)
+        text += _table([f"Complexes of the {findings.part.name} set that", "count", "share"], rows)
         text += "<p class='note'>The higher these shares, the more of the score can be memory.</p>"
     return text
 
@@ -175,7 +176,7 @@ def _worst(findings: Findings) -> str:
 
 
 def _skipped(findings: Findings) -> str:
-    rows = findings.skipped
+    rows = findings.part.skipped
     if not rows:
         return "<p>Every complex of the index is used.</p>"
     reasons = Counter((row.stage, row.reason) for row in rows).most_common(15)

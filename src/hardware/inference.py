@@ -19,11 +19,12 @@ from src.hardware.out_of_memory import (
     safe_limit,
     smaller_parts,
 )
+from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-class DeviceError(ValueError):
+class DeviceError(UserError):
     """The device that was asked for is not there."""
 
 

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from src.system.errors import UserError
+
 log = logging.getLogger(__name__)
 
 KINDS = ("Kd", "Ki", "IC50")
@@ -43,7 +45,7 @@ _AFFINITY = re.compile(
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class PDBbindError(ValueError):
+class PDBbindError(UserError):
     """An index, table or data folder that cannot be used; says what was found and what would be right."""
 
 

@@ -6,6 +6,7 @@ import logging
 import math
 import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from src.pdbbind.affinity import (
@@ -33,8 +34,19 @@ from src.pdbbind.user_table import has_labels, is_table, read_table
 
 log = logging.getLogger(__name__)
 
+SETTINGS = "settings"  # stage of what the user's own settings leave out
+
 _LIGAND_NAME = re.compile(r"\(([^()]*(?:\([^()]*\)[^()]*)*)\)")
 _COVALENT = re.compile(r"(?<!non)(?<!non-)(?<!non )(?<!not )covalent", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """One complex that is not used: at which stage it was given up, and why."""
+
+    code: str
+    stage: str
+    reason: str
 
 
 def read_dataset(root: Path, index_file: Path | None) -> tuple[Index, dict[str, ComplexFiles]]:
@@ -97,7 +109,7 @@ def select_entries(
     keep_covalent: bool,
     keep_incomplete: bool,
     keep_multi_ligand: bool,
-) -> tuple[list[IndexEntry], list[tuple[str, str]]]:
+) -> tuple[list[IndexEntry], list[Skipped]]:
     """Choose the entries to learn from.
 
     Args:
@@ -106,7 +118,7 @@ def select_entries(
         max_resolution: Å, inclusive; an unknown resolution passes. NMR is ruled by `keep_nmr` alone.
 
     Returns:
-        The entries kept, and (code, reasons) of each one left out.
+        The entries kept, and a row for each one left out.
     """
     if censored not in ("drop", "bound") or not set(kinds) <= set(KINDS):
         raise PDBbindError(f"kinds {kinds!r} must be of {KINDS}, censored {censored!r} 'drop' or 'bound'")
@@ -115,7 +127,7 @@ def select_entries(
     keep["multi_ligand"] = keep_multi_ligand
     unwanted = [flag for flag, wanted in keep.items() if not wanted]
     kept: list[IndexEntry] = []
-    dropped: list[tuple[str, str]] = []
+    dropped: list[Skipped] = []
     for entry in entries:
         reasons = [flag.replace("_", " ") for flag in unwanted if getattr(entry, flag)]
         if entry.kind not in (*kinds, UNSTATED_KIND):
@@ -125,7 +137,7 @@ def select_entries(
         if entry.resolution is not None and entry.resolution > limit:
             reasons.append(f"resolution {entry.resolution}, limit {limit:g} Å")
         if reasons:
-            dropped.append((entry.code, "; ".join(reasons)))
+            dropped.append(Skipped(entry.code, SETTINGS, "; ".join(reasons)))
         else:
             kept.append(entry)
     return kept, dropped

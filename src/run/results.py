@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,11 @@ from src.evaluation.baselines import baseline_predictions, ridge_ligands
 from src.evaluation.findings import (
     Findings,
     Judged,
+    JudgedPart,
     Run,
     Split,
+    compute_findings,
     coverage_text,
-    find,
     metrics_json,
     predictions_table,
     read_predictions,
@@ -34,7 +36,7 @@ from src.evaluation.report import report_page
 from src.gaussian_process.joined_model import JoinedModel
 from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import TooLargeError
-from src.run.casf_scoring import casf_powers
+from src.run.casf_scoring import CasfScores, score_casf
 from src.run.run_record import FREE_KEYS
 from src.scoring.prediction import Scorer, load_scorer
 from src.settings import Settings, read_settings
@@ -64,24 +66,22 @@ def settings_of_run(settings: Settings, state: Mapping[str, Any], root: Path) ->
     return read_settings(config, root=root)
 
 
-def evaluate(
-    settings: Settings,
-    dataset: Dataset,
-    split: Split,
-    similarity: Similarity,
-    checkpoint: Path,
-    *,
-    command: str,
-    compare: Path | None = None,
-    casf: Path | None = None,
+@dataclass(frozen=True)
+class Request:
+    """What an evaluation is asked for beside the scores of the test set."""
+
+    command: str  # writes the same results again
+    compare: Path | None = None  # a table of other predictions
+    casf: Path | None = None  # root of CASF-2016, for its four powers
+
+
+def evaluate_checkpoint(
+    checkpoint: Path, settings: Settings, dataset: Dataset, split: Split, similarity: Similarity, request: Request
 ) -> Findings:
     """Score the test set of a split (its validation set if there is none) with a checkpoint, beside the baselines.
 
     Args:
         similarity: of all examples, as they stand in the data set.
-        command: that writes the same results again.
-        compare: a table of other predictions.
-        casf: root of CASF-2016, for its four powers.
 
     Raises:
         CheckpointError: the checkpoint cannot be used.
@@ -90,7 +90,7 @@ def evaluate(
         CasfError: the benchmark is not there.
         TooLargeError: no complex fits into memory.
     """
-    other = (str(compare), read_predictions(compare)) if compare else None
+    other = (str(request.compare), read_predictions(request.compare)) if request.compare else None
     scorer, state = load_scorer(checkpoint, settings.training.device), load_checkpoint(checkpoint, required=RECORDED)
     part = judged_part(dataset, split.codes)
     train, test = _train_and_test(settings, dataset, split, part)
@@ -105,21 +105,19 @@ def evaluate(
     scored = [test[place] for place in kept]
     groups = group_of_code(dataset, settings.data, similarity)
     targets = _targets(dataset, similarity, scored, settings.data.cluster_same_protein)
-    return find(
+    trained_on = {*split.codes["train"], *split.codes["validation"]}
+    casf = score_casf(scorer, request.casf, trained_on=trained_on) if request.casf else CasfScores()
+    return compute_findings(
         _judged(
             dataset, scored, predicted[kept], groups, targets, {name: values[kept] for name, values in parts.items()}
         ),
         _baselines(train, scored, _nearest(dataset, similarity, train, scored)),
-        part=part,
-        run=_run(scorer, checkpoint, state, command),
-        split=split,
-        skipped=dataset.skipped,
-        left_out=[test[place].graph.code for place in left_out],
+        JudgedPart(
+            part, split, (*dataset.skipped, *casf.skipped), left_out=[test[place].graph.code for place in left_out]
+        ),
+        _run(scorer, checkpoint, state, request.command, is_calibrated=part == "test"),
         other=other,
-        half_width=scorer.calibration.half_width if scorer.calibration and part == "test" else None,
-        powers=casf_powers(scorer, casf, trained_on={*split.codes["train"], *split.codes["validation"]})
-        if casf
-        else {},
+        powers=casf.powers,
     )
 
 
@@ -130,10 +128,10 @@ def write_results(folder: Path, findings: Findings) -> None:
         StorageError: the disk does not take a file.
     """
     write_json(folder / "metrics.json", metrics_json(findings))
-    write_csv(folder / f"{findings.part}_predictions.csv", *predictions_table(findings))
-    skipped = [[row.code, row.stage, row.reason] for row in findings.skipped]
+    write_csv(folder / f"{findings.part.name}_predictions.csv", *predictions_table(findings))
+    skipped = [[row.code, row.stage, row.reason] for row in findings.part.skipped]
     write_csv(folder / "skipped.csv", ["code", "stage", "reason"], skipped)
-    write_json(folder / "splits.json", split_json(findings.split))
+    write_json(folder / "splits.json", split_json(findings.part.split))
     write_text(folder / "model_card.md", model_card(findings))
     write_text(folder / "report.html", report_page(findings))
 
@@ -141,9 +139,10 @@ def write_results(folder: Path, findings: Findings) -> None:
 def results_text(findings: Findings) -> str:
     """What a terminal shows of the findings."""
     judged = len(findings.judged.codes)
-    missing = f" ({len(findings.left_out)} left out: they do not fit into memory)" if findings.left_out else ""
+    part = findings.part
+    missing = f" ({len(part.left_out)} left out: they do not fit into memory)" if part.left_out else ""
     parts = [
-        f"{findings.part} set, {judged} complexes{missing}, 95% bootstrap intervals from resampling "
+        f"{part.name} set, {judged} complexes{missing}, 95% bootstrap intervals from resampling "
         f"{findings.judged.resampled}:\n{results_table(findings.table)}"
     ]
     if findings.coverage:
@@ -261,7 +260,11 @@ def _judged(
     )
 
 
-def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: str) -> Run:
+def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: str, *, is_calibrated: bool) -> Run:
+    """
+    Args:
+        is_calibrated: the interval was made from other complexes than those that are judged.
+    """
     # The best checkpoint is that of an earlier epoch; the latest beside it has the whole history.
     latest = checkpoint.with_name("checkpoint.pth.tar")
     whole = state
@@ -279,6 +282,7 @@ def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: st
         num_weights=sum(parameter.numel() for parameter in scorer.model.parameters()),
         joined_with=_joined_with(scorer),
         synthetic=scorer.trained_on_synthetic_data,
+        half_width=scorer.calibration.half_width if scorer.calibration and is_calibrated else None,
         command=command,
     )
 

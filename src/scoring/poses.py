@@ -15,6 +15,7 @@ from pathlib import Path
 
 from src.chemistry.atoms import STANDARD_INPUT, StructureError, clean_name
 from src.chemistry.ligands import LigandError, LigandRecord, ligand_records
+from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ LIGAND_COLUMNS = ("ligand_path", "ligand", "ligand_file")
 _NO_UTF8 = "cannot be read as a table: it is not UTF-8 text; save it as CSV UTF-8"
 
 
-class PoseError(ValueError):
+class PoseError(UserError):
     """What should be scored cannot be found; the message names the path and what would be right."""
 
 

@@ -12,13 +12,15 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+from src.system.errors import UserError
+
 log = logging.getLogger(__name__)
 
 NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
 MAX_NAMED = 10  # codes in a message
 
 
-class SplitFileError(ValueError):
+class SplitFileError(UserError):
     """The lists of codes cannot be used; the message names the file and the codes."""
 
 

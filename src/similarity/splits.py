@@ -18,13 +18,13 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 
 from src.data.dataset import Dataset, DatasetError
+from src.evaluation.findings import LeakageRow
 from src.settings import DataSettings, ProcessingSettings
 from src.similarity.comparison import Similarity, Thresholds, scaffold
 from src.similarity.sequences import describe
@@ -40,18 +40,6 @@ Parts = dict[str, list[str]]
 
 class SplitError(DatasetError):
     """A split that was asked for cannot be made of this data set."""
-
-
-@dataclass(frozen=True)
-class LeakageRow:
-    """How many complexes of a part are as the label says, such as similar to a training complex."""
-
-    label: str
-    count: int
-    total: int
-
-    def __str__(self) -> str:
-        return f"{self.count} of {self.total} {self.label}"
 
 
 def compare_complexes(dataset: Dataset, processing: ProcessingSettings) -> Similarity:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from src.system.errors import UserError
 from src.system.storage import StorageError, cause
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ _OWN: set[Path] = set()  # folders that `sole_use` keeps for this process
 NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what file systems without locks answer
 
 
-class FolderInUseError(ValueError):
+class FolderInUseError(UserError):
     """Another process uses the folder; the message names it and says what to change."""
 
 

@@ -25,6 +25,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from src.system.errors import UserError
+
 log = logging.getLogger(__name__)
 
 MAX_ENTRIES = 100_000  # a storage of a tensor is one entry of the zip
@@ -35,7 +37,7 @@ WRITE_BUFFER = 1 << 20  # bytes; a network disk can take its time for each write
 PLAIN_VALUES = (NoneType, bool, int, float, str, bytes)
 
 
-class StorageError(ValueError):
+class StorageError(UserError):
     """A file cannot be written, read or trusted; the message names the file and the cause."""
 
 

@@ -25,6 +25,8 @@ from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
+from src.system.errors import UserError
+
 try:
     import resource
 except ImportError:  # Windows has no such limits: memory_gb is not enforced there
@@ -50,7 +52,7 @@ class WorkerFault:
     reason: str
 
 
-class WorkerStartError(RuntimeError):
+class WorkerStartError(UserError):
     """Workers end before they can take a task, so starting more of them would never stop."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from src.data.audit import AttritionError, attrition_text, require_enough
-from src.data.cache import Skipped
+from src.pdbbind.index import Skipped
 
 LOST = [
     *(Skipped(f"1a{n:02}", "ligand", f"/data/1a{n:02}/1a{n:02}_ligand.sdf: atom {n} has no element") for n in range(7)),

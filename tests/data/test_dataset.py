@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from src.data.cache import Skipped
 from src.data.dataset import (
     NO_LIMIT,
     Budget,
@@ -33,6 +32,7 @@ from src.data.dataset import (
 )
 from src.graph import Batch, BondType, ComplexGraph, EdgeKind
 from src.optimization.gradients import squared_errors
+from src.pdbbind.index import Skipped
 from src.settings import Settings
 from tests.complexes import assert_same_graph, sdf_text, small_settings, tensors, write_complex, write_dataset
 from tests.synthetic import batch_of, random_complex

@@ -1,34 +1,21 @@
-"""The powers of CASF-2016 on cases counted by hand, and its files."""
+"""The powers of CASF-2016 on cases counted by hand."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from src.evaluation.casf import (
-    CasfError,
     docking_power,
-    find_docking,
-    find_screening,
     predictive_index,
     ranking_power,
-    read_core_set,
-    read_rmsd,
-    read_targets,
     reverse_screening_power,
     scoring_power,
     screening_power,
 )
 from src.evaluation.metrics import resampling_weights
-
-CORE = """#code  resl  year  logKa      Ka           target
-3ui7  1.30  2012   9.00     Ki=1nM            1
-3uuo  1.70  2012   7.00     Ki=100nM          1
-5c2h  1.50  2016   5.00     Kd=10uM           2
-"""
 
 
 def values(table: dict) -> dict[str, float]:
@@ -124,58 +111,3 @@ def test_reverse_screening_looks_for_the_target_of_a_ligand() -> None:
     scores = {f"t{number}": {"x": float(number), "y": -float(number)} for number in range(10)}
     table = values(reverse_screening_power(scores, {"t9": ("x",), "t5": ("y",)}))
     assert table["success 10%"] == pytest.approx(0.5)  # x is best at t9, y at t0
-
-
-# Files
-
-
-def write_casf(root: Path) -> None:
-    (root / "power_screening").mkdir(parents=True)
-    (root / "CoreSet.dat").write_text(CORE)
-    (root / "power_screening" / "TargetInfo.dat").write_text("# text\n#T  L1  L2\n3UI7  3uuo  3ui7\n5c2h  5c2h\n")
-    for code in ("3ui7", "3uuo"):
-        (root / "coreset" / code).mkdir(parents=True)
-        (root / "coreset" / code / f"{code}_protein.pdb").touch()
-        (root / "coreset" / code / f"{code}_pocket.pdb").touch()
-    (root / "coreset" / "3ui7" / "3ui7_ligand.mol2").touch()
-    (root / "decoys_docking").mkdir()
-    for code in ("3ui7", "3uuo"):
-        (root / "decoys_docking" / f"{code}_decoys.mol2").touch()
-    (root / "decoys_docking" / "3ui7_rmsd.dat").write_text("#code rmsd\n3ui7_100  1.25\n3ui7_101,4.50\n")
-    (root / "decoys_screening" / "3ui7").mkdir(parents=True)
-    for ligand in ("3uuo", "5c2h"):
-        (root / "decoys_screening" / "3ui7" / f"3ui7_{ligand}.mol2").touch()
-
-
-def test_files_are_found_where_the_benchmark_keeps_them(tmp_path: Path) -> None:
-    write_casf(tmp_path)
-    assert [(one.code, one.pk, one.target) for one in read_core_set(tmp_path / "CoreSet.dat")] == [
-        ("3ui7", 9.0, "1"),
-        ("3uuo", 7.0, "1"),
-        ("5c2h", 5.0, "2"),
-    ]
-    (case,) = find_docking(tmp_path)  # the other has no RMSD
-    assert case.rmsd == {"3ui7_100": 1.25, "3ui7_101": 4.5}
-    # Not the pocket, which was cut around the native pose: a decoy may lie beside it.
-    assert case.protein.name == "3ui7_protein.pdb"
-    assert case.native.name == "3ui7_ligand.mol2"
-    (target,) = find_screening(tmp_path)  # the other has no poses
-    assert (target.target, target.actives, set(target.poses)) == ("3ui7", ("3uuo", "3ui7"), {"3uuo", "5c2h"})
-
-
-def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CasfError, match="decoys_docking"):
-        find_docking(tmp_path)
-    with pytest.raises(CasfError, match=r"TargetInfo\.dat"):
-        find_screening(tmp_path)
-    (tmp_path / "TargetInfo.dat").write_text("3ui7 3uuo\n")
-    with pytest.raises(CasfError, match="decoys_screening"):
-        find_screening(tmp_path)
-    short = tmp_path / "CoreSet.dat"
-    short.write_text("3ui7 1.30 2012 9.00 Ki=1nM\n")
-    with pytest.raises(CasfError, match="line 1: 5 columns"):
-        read_core_set(short)
-    (tmp_path / "x_rmsd.dat").write_text("a 1.0\nb nan\n")
-    with pytest.raises(CasfError, match="line 2: 'nan'"):
-        read_rmsd(tmp_path / "x_rmsd.dat")
-    assert read_targets(tmp_path / "TargetInfo.dat") == {"3ui7": ("3uuo",)}

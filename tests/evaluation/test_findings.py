@@ -11,6 +11,7 @@ import pytest
 
 from src.evaluation.findings import (
     ComparisonError,
+    LeakageRow,
     coverage_text,
     metrics_json,
     predictions_table,
@@ -20,7 +21,7 @@ from src.evaluation.findings import (
 from src.evaluation.metrics import metrics
 from src.evaluation.report import report_page
 from src.system.storage import write_csv
-from tests.findings import Leak, findings, judged
+from tests.findings import findings, judged
 
 
 def test_every_table_has_the_model_first_and_the_same_numbers() -> None:
@@ -103,8 +104,8 @@ def test_json_holds_no_nan_however_little_there_is() -> None:
 
 
 def test_the_split_is_written_with_its_leakage() -> None:
-    split = findings().split
-    leak = type(split)(split.method, split.codes, [Leak("identity above 0.9", 3, 40)])
+    split = findings().part.split
+    leak = type(split)(split.method, split.codes, [LeakageRow("identity above 0.9", 3, 40)])
     assert split_json(leak)["leakage"] == [{"label": "identity above 0.9", "count": 3, "total": 40}]
     assert split_json(leak)["parts"]["validation"] == ["y"]
 

@@ -6,13 +6,15 @@ import re
 
 import numpy as np
 
-from src.evaluation.findings import Split
+from src.evaluation.findings import LeakageRow, Split
 from src.evaluation.model_card import model_card
-from tests.findings import Leak, findings, judged
+from tests.findings import findings, judged
 
 
 def test_the_card_has_data_numbers_limits_and_licence() -> None:
-    split = Split("random", {"train": ["a"] * 7, "validation": ["b"], "test": ["c"] * 2}, [Leak("have a twin", 1, 2)])
+    split = Split(
+        "random", {"train": ["a"] * 7, "validation": ["b"], "test": ["c"] * 2}, [LeakageRow("have a twin", 1, 2)]
+    )
     found = findings(split=split, run={"num_weights": 12345, "settings": {"epochs": 3, "seed": 42}})
     card = model_card(found)
     for heading in ("Training data", "How good it is", "Limits", "Licence", "How it was made"):

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from src.evaluation import figures, report
-from src.evaluation.findings import Findings, Split
+from src.evaluation.findings import Findings, LeakageRow, Split
 from src.evaluation.metrics import Interval
 from src.evaluation.report import report_page
-from tests.findings import Leak, Skip, findings, history, judged
+from src.pdbbind.index import Skipped
+from tests.findings import findings, history, judged
 
 EVIL = "<script>alert(1)</script><img src=http://evil.example/x>\"'&"
 VOID = {"meta", "br", "path", "use", "circle", "line", "rect", "image", "ellipse", "polyline", "polygon"}
@@ -52,7 +53,9 @@ class Page(HTMLParser):
 
 def full(**changes: object) -> Findings:
     one = judged(60, targets=("kinase",) * 30 + ("protease",) * 30)
-    split = Split("random", {"train": ["x"], "validation": ["y"], "test": ["z"]}, [Leak("identity > 0.9", 15, 60)])
+    split = Split(
+        "random", {"train": ["x"], "validation": ["y"], "test": ["z"]}, [LeakageRow("identity > 0.9", 15, 60)]
+    )
     powers = {"scoring power, 285 complexes": {"R": Interval(0.8, 0.7, 0.9)}}
     other = ("other.csv", dict.fromkeys(one.codes, 6.0))
     return findings(one, **{"split": split, "powers": powers, "other": other, **changes})
@@ -96,8 +99,8 @@ def test_names_from_files_are_text() -> None:
     found = findings(
         one,
         baselines={EVIL: np.zeros(30)},
-        split=Split(EVIL, {EVIL: ["x"], "test": ["z"]}, [Leak(EVIL, 1, 2)]),
-        skipped=[Skip(EVIL, EVIL, EVIL)],
+        split=Split(EVIL, {EVIL: ["x"], "test": ["z"]}, [LeakageRow(EVIL, 1, 2)]),
+        skipped=[Skipped(EVIL, EVIL, EVIL)],
         left_out=[EVIL],
         other=(EVIL, {EVIL.lower(): 6.0}),
         powers={EVIL: {EVIL: Interval(1.0, 1.0, 1.0)}},
@@ -130,7 +133,7 @@ def test_a_difference_that_may_be_chance_is_called_so() -> None:
 
 def test_many_skipped_complexes_are_cut_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "MAX_SKIPPED_ROWS", 3)
-    rows = [Skip(f"s{number:03}", "ligand", "no atoms") for number in range(9)]
+    rows = [Skipped(f"s{number:03}", "ligand", "no atoms") for number in range(9)]
     text = Page(report_page(findings(skipped=rows))).text
     assert "no atoms9" in text
     assert "s002" in text

@@ -287,7 +287,8 @@ MIXED = """\
 def test_select_entries(tmp_path, change, dropped):
     entries = read_index(write(tmp_path / "index", MIXED)).entries
     kept, left_out = select_entries(entries, **(KEEP_ALL | change))
-    assert dict(left_out) == dropped
+    assert {row.code: row.reason for row in left_out} == dropped
+    assert {row.stage for row in left_out} <= {"settings"}
     assert [entry.code for entry in kept] == [e.code for e in entries if e.code not in dropped]
 
 

@@ -98,6 +98,20 @@ def test_what_cannot_be_used_is_one_message(
     assert (run.results / "metrics.json").read_bytes() == before
 
 
+def test_a_damaged_ligand_of_casf_costs_its_complex(run: Run, capsys: pytest.CaptureFixture) -> None:
+    root, codes = run.folder / "casf", CODES[:4]
+    shutil.copytree(run.folder / "data", root / "coreset")
+    lines = [f"{code} 2.00 2012 {5 + number}.00 Kd=1uM {number % 2}\n" for number, code in enumerate(codes)]
+    (root / "CoreSet.dat").write_text("".join(lines))
+    (root / "coreset" / codes[1] / f"{codes[1]}_ligand.sdf").write_text("<html>not found</html>")
+    assert run.train("--evaluate", "--casf", str(root)) == 0
+    assert "scoring power, 3 complexes" in capsys.readouterr().out
+    with open(run.results / "skipped.csv", newline="") as file:
+        (row,) = [row for row in csv.DictReader(file) if row["stage"] == "scoring power"]
+    assert row["code"] == codes[1]
+    assert "is an HTML page" in row["reason"]
+
+
 def test_a_table_of_other_complexes_is_refused_before_predicting(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

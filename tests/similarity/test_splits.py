@@ -12,12 +12,12 @@ from types import SimpleNamespace
 import pytest
 
 from src.data.dataset import Dataset, DatasetError, Example
+from src.evaluation.findings import LeakageRow
 from src.pdbbind.affinity import IndexEntry
 from src.pdbbind.folders import ComplexFiles
 from src.settings import DataSettings, SettingsError
 from src.similarity.comparison import Similarity
 from src.similarity.splits import (
-    LeakageRow,
     SplitError,
     check_leakage,
     compare_complexes,
