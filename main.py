@@ -32,18 +32,17 @@ if __name__ == "__main__":
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from config import CONFIG
-from src.checkpoint import load_checkpoint
-from src.data.audit import attrition_text, require_enough
+from src.checkpoint import BEST, load_checkpoint
+from src.data.audit import attrition_text, audit, require_enough
 from src.data.cache import other_caches
-from src.data.dataset import Dataset, audit, load_dataset
+from src.data.dataset import Dataset, load_dataset
 from src.data.demo import write_demo
 from src.data_processing import DATA_PROCESSING_VERSION
 from src.evaluation.findings import Split, split_json
-from src.hardware.inference import choose_device
+from src.hardware.device import choose_device
 from src.hardware.memory_plan import plan_memory, plan_text, resolve_auto
 from src.hardware.out_of_memory import is_out_of_memory
 from src.optimization.progress import skipped_text
-from src.optimization.watching import let_go_of_output, show
 from src.pdbbind.folders import ComplexFiles
 from src.run.joining import join_process
 from src.run.results import (
@@ -62,8 +61,8 @@ from src.system.errors import UserError
 from src.system.locks import in_turn, sole_use
 from src.system.stop_signals import EXIT_CODES, exit_code, signals_interrupt
 from src.system.storage import prepare_folder, write_json
-from src.system.terminal import prepare_terminal
-from src.training import BEST, TrainingError
+from src.system.terminal import let_go_of_output, prepare_terminal, show
+from src.training import TrainingError
 
 ROOT = Path(__file__).resolve().parent
 log = logging.getLogger("main")

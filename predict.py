@@ -40,8 +40,9 @@ from src.system.terminal import prepare_terminal
 
 if TYPE_CHECKING:
     from src.explanation.explainer import Explainer
+    from src.scoring.ensemble import Ensemble
     from src.scoring.poses import Pose
-    from src.scoring.prediction import Ensemble, Prediction
+    from src.scoring.prediction import Prediction
     from src.scoring.score_files import ScoreFile, ScoreStream
 
 log = logging.getLogger("predict")
@@ -61,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     prepare_terminal(logging.ERROR if options.quiet else logging.INFO)
     # Imported here and below, so that --help and a misspelt option answer at once.
-    from src.optimization.watching import let_go_of_output
     from src.system.errors import UserError
     from src.system.stop_signals import exit_code, signals_interrupt
+    from src.system.terminal import let_go_of_output
 
     try:
         with signals_interrupt():
@@ -131,8 +132,8 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _selftest(options: argparse.Namespace) -> int:
-    from src.optimization.watching import show
     from src.scoring.selftest import Judge, run_selftest, selftest_table
+    from src.system.terminal import show
 
     _, ensemble = _ensemble(options)
     own = (options.protein_path, options.ligand_path[0]) if options.ligand_path else None
@@ -148,7 +149,7 @@ def _selftest(options: argparse.Namespace) -> int:
 
 def _ensemble(options: argparse.Namespace) -> tuple[list[Path], Ensemble]:
     """The files of the models, and the models."""
-    from src.scoring.prediction import find_checkpoints, load_ensemble
+    from src.scoring.ensemble import find_checkpoints, load_ensemble
 
     checkpoints = find_checkpoints(options.checkpoint or [_default_checkpoint()])
     ensemble = load_ensemble(checkpoints, options.device)
@@ -225,8 +226,8 @@ def _output(
 
 def _show(prediction: Prediction, options: argparse.Namespace, number: int) -> None:
     """A sentence on the screen; of a long table only the first ones."""
-    from src.optimization.watching import show
     from src.scoring.prediction import sentence
+    from src.system.terminal import show
 
     if options.quiet or options.output == STANDARD or (options.output and number > NUM_SHOWN and not options.top):
         return

@@ -33,7 +33,9 @@ import config  # noqa: E402
 import src.checkpoint  # noqa: E402
 from benchmarks.measuring import machine  # noqa: E402
 from benchmarks.workload import pocket_graphs  # noqa: E402
-from src.data.dataset import Example, collate  # noqa: E402
+from src.checkpoint import BEST, LATEST  # noqa: E402
+from src.data.batching import collate  # noqa: E402
+from src.data.dataset import Example  # noqa: E402
 from src.evaluation.calibration import calibrate  # noqa: E402
 from src.graph import RESIDUE_TYPES, Batch  # noqa: E402
 from src.model import build_model  # noqa: E402
@@ -42,7 +44,7 @@ from src.settings import Settings, read_settings  # noqa: E402
 from src.similarity.applicability import BITS, read_domain  # noqa: E402
 from src.similarity.comparison import LETTERS  # noqa: E402
 from src.system.stop_signals import StopSignals  # noqa: E402
-from src.training import BEST, LATEST, Trainer  # noqa: E402
+from src.training import Trainer  # noqa: E402
 
 Clock = Callable[[], float]
 EPOCHS = 50
@@ -100,16 +102,16 @@ def _measure(block: str, folder: Path, options: argparse.Namespace) -> Cost:
     trainer._train_window(batches[:1])  # the optimizer has a state, and the caches of torch are warm
     trainer.progress.history = [_history_row(epoch) for epoch in range(EPOCHS)]
     stop, clock = StopSignals(), CLOCKS[options.clock]
-    trainer.save(LATEST, stop)  # there is a previous one
+    trainer.saver.save(LATEST, stop)  # there is a previous one
     steps, latest, best = [], [], []
     parts: dict[str, list[float]] = {name: [] for name in PARTS}
     for batch in batches[1:]:
         steps.append(_seconds(clock, trainer._train_window, [batch]))
         with _timed(clock) as spent:
-            latest.append(_seconds(clock, trainer.save, LATEST, stop))
+            latest.append(_seconds(clock, trainer.saver.save, LATEST, stop))
         for name in PARTS:
             parts[name].append(spent[name])
-        best.append(_seconds(clock, trainer.save, BEST, stop))
+        best.append(_seconds(clock, trainer.saver.save, BEST, stop))
     return Cost(
         weights=sum(parameter.numel() for parameter in trainer.model.parameters()),
         size=(folder / LATEST).stat().st_size,

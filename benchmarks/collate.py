@@ -30,8 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from config import CONFIG  # noqa: E402
+from src.data.batching import collate, epoch_batches, graph_sizes  # noqa: E402
 from src.data.cache import build_cache  # noqa: E402
-from src.data.dataset import Example, collate, epoch_batches, graph_sizes  # noqa: E402
+from src.data.dataset import Example  # noqa: E402
 from src.data.demo import write_demo  # noqa: E402
 from src.graph import ComplexGraph  # noqa: E402
 from src.pdbbind.folders import locate_complexes  # noqa: E402

@@ -31,7 +31,8 @@ from benchmarks.workload import real_files  # noqa: E402
 from config import CONFIG  # noqa: E402
 from src.chemistry.ligands import read_ligand  # noqa: E402
 from src.chemistry.proteins import read_protein  # noqa: E402
-from src.data.dataset import Example, collate  # noqa: E402
+from src.data.batching import collate  # noqa: E402
+from src.data.dataset import Example  # noqa: E402
 from src.data_processing import build_graph  # noqa: E402
 from src.graph import NODE_FEATURES  # noqa: E402
 from src.hardware.compilation import compiled_kernels  # noqa: E402

@@ -26,7 +26,13 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.pretrained import RECIPE, clean_index  # noqa: E402
 from config import CONFIG  # noqa: E402
-from src.data.dataset import Dataset, Example, in_order, load_dataset, measured_pk  # noqa: E402
+from src.data.batching import in_order  # noqa: E402
+from src.data.dataset import (  # noqa: E402
+    Dataset,
+    Example,
+    load_dataset,
+    measured_pk,
+)
 from src.evaluation.metrics import compare, metrics_with_intervals, results_table  # noqa: E402
 from src.gaussian_process import process as gaussian_process  # noqa: E402
 from src.gaussian_process import profiles as contact_profiles  # noqa: E402

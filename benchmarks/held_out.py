@@ -25,13 +25,14 @@ from src.checkpoint import FOR_PREDICTION, load_checkpoint  # noqa: E402
 from src.chemistry.atoms import StructureError  # noqa: E402
 from src.chemistry.ligands import Ligand, read_ligand  # noqa: E402
 from src.chemistry.proteins import Protein, read_protein  # noqa: E402
-from src.data.dataset import Example, in_order  # noqa: E402
+from src.data.batching import in_order  # noqa: E402
+from src.data.dataset import Example  # noqa: E402
 from src.data_processing import build_graph  # noqa: E402
 from src.evaluation.metrics import metrics_with_intervals  # noqa: E402
 from src.hardware.inference import predict_batches  # noqa: E402
 from src.pdbbind.affinity import PDBbindError  # noqa: E402
 from src.pdbbind.index import read_dataset  # noqa: E402
-from src.scoring.prediction import Scorer, find_checkpoints, load_scorer  # noqa: E402
+from src.scoring.ensemble import Scorer, find_checkpoints, load_scorer  # noqa: E402
 
 SHIFT = (2.0, 6.0)  # Å
 NOISE = 0.1  # Å

@@ -23,9 +23,10 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks.measuring import machine  # noqa: E402
 from config import CONFIG  # noqa: E402
-from src.data.dataset import Example, collate, load_dataset  # noqa: E402
+from src.data.batching import collate  # noqa: E402
+from src.data.dataset import Example, load_dataset  # noqa: E402
 from src.data.demo import write_demo  # noqa: E402
-from src.hardware.inference import choose_precision  # noqa: E402
+from src.hardware.device import choose_precision  # noqa: E402
 from src.hardware.memory_plan import MODES, usable_of_card  # noqa: E402
 from src.hardware.step_memory import calibrate, complex_sizes, model_to_measure, phase_peaks  # noqa: E402
 from src.settings import Settings, read_settings  # noqa: E402

@@ -38,10 +38,11 @@ from benchmarks.workload import make_pair  # noqa: E402
 from src.checkpoint import FOR_PREDICTION, load_checkpoint  # noqa: E402
 from src.chemistry.ligands import Ligand, iter_ligands  # noqa: E402
 from src.chemistry.proteins import read_protein  # noqa: E402
-from src.data.dataset import Example, collate  # noqa: E402
+from src.data.batching import collate  # noqa: E402
+from src.data.dataset import Example  # noqa: E402
 from src.data.demo import write_demo  # noqa: E402
 from src.data_processing import Receptor, build_graph  # noqa: E402
-from src.scoring.prediction import find_checkpoints, load_scorer  # noqa: E402
+from src.scoring.ensemble import find_checkpoints, load_scorer  # noqa: E402
 from src.settings import ModelSettings, settings_from_dict  # noqa: E402
 
 SHIFT = 0.3  # Å

@@ -18,7 +18,8 @@ from torch_geometric.nn.models.visnet import ViSNetBlock
 
 from src.chemistry.ligands import read_ligand
 from src.chemistry.proteins import read_protein
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.data_processing import build_graph, contact_pairs, near_pairs
 from src.graph import FEATURE_COLUMN, NODE_FEATURES, Batch, BondType, ComplexGraph, EdgeKind, Side
 from src.model import ViSNet

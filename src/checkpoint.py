@@ -29,6 +29,9 @@ from src.system.storage import (
 log = logging.getLogger(__name__)
 
 FORMAT_NUMBER = 1
+ENDING = ".pth.tar"
+LATEST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+INTERRUPTED, CRASHED = "INTERRUPTED.pth.tar", "CRASHED.pth.tar"
 
 # Top-level keys of a full checkpoint and the types each may have. Keys beyond these are allowed if plain.
 SCHEMA: dict[str, tuple[type, ...]] = {
@@ -136,11 +139,11 @@ def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     Raises:
         CheckpointError: There are checkpoints, but none can be used.
     """
-    remove_temporaries(folder, "*.pth.tar")
+    remove_temporaries(folder, f"*{ENDING}")
     best: tuple[Path, dict[str, Any]] | None = None
     refused = []
-    paths = [path for path in folder.glob("[!.]*.pth.tar") if path.is_file()]
-    for path in sorted(paths, key=lambda path: (path.name != "checkpoint.pth.tar", path.name)):
+    paths = [path for path in folder.glob(f"[!.]*{ENDING}") if path.is_file()]
+    for path in sorted(paths, key=lambda path: (path.name != LATEST, path.name)):
         try:
             state = _load_resumable(path)
         except CheckpointError as error:
@@ -168,7 +171,7 @@ def progress_of(state: dict[str, Any]) -> tuple[int, int]:
 
 def previous_path(path: Path) -> Path:
     """`checkpoint.pth.tar` -> `checkpoint_previous.pth.tar`."""
-    return path.with_name(path.name.removesuffix(".pth.tar") + "_previous.pth.tar")
+    return path.with_name(path.name.removesuffix(ENDING) + f"_previous{ENDING}")
 
 
 def rng_state() -> dict[str, Any]:

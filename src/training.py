@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from signal import Signals
 
 import numpy as np
@@ -16,25 +15,22 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from src.checkpoint import CheckpointError, restore_rng, rng_state, save_checkpoint
+from src.checkpoint import INTERRUPTED, CheckpointError, restore_rng, rng_state
 from src.evaluation.calibration import calibrate
 from src.evaluation.metrics import metrics
 from src.graph import Batch
-from src.hardware.inference import choose_precision, predict_batches
+from src.hardware.device import choose_precision
+from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import free_memory, memory_fault, num_edges
 from src.optimization.gradients import WindowGradient, names
 from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler
-from src.optimization.progress import Progress, epoch_line, read_progress, write_history
-from src.optimization.saving import on_cpu, saved_if_it_crashes
-from src.optimization.watching import progress_bar, step_profiler
+from src.optimization.progress import Progress, epoch_line, progress_bar, read_progress, step_profiler
+from src.optimization.saving import Saver
 from src.settings import OutputSettings, TrainingSettings
 from src.system.stop_signals import StopSignals
-from src.system.storage import StorageError
 
 log = logging.getLogger(__name__)
 
-BEST, LATEST = "model_best.pth.tar", "checkpoint.pth.tar"
-MAX_FAILED_SAVES = 3  # in a row
 SMALLEST_SCALE = 1.0  # of the fp16 gradient scaler; below it gradients overflow whatever the scale
 
 
@@ -71,10 +67,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.average = WeightAverage(self.model, settings.ema_decay)
         self.calibration: dict | None = None  # errors on the validation set after the epoch that ended last
-        self._failed_saves, self._history_is_late = 0, False
-        self._unsaved_best: dict | None = None  # for a disk that was full when it was the best
-        # Random numbers at the last moment from which a run could go on; None where the state is half changed.
-        self._boundary: dict | None = None
+        self.saver = Saver(output, self.state_dict)
 
     @property
     def finished(self) -> bool:
@@ -126,54 +119,21 @@ class Trainer:
             TrainingError: when too many batches had to be skipped, or no epoch gave a best model.
             CheckpointError: when the disk does not take what must be saved.
         """
-        self._boundary = rng_state()
-        folder, no_faults = Path(self.output.checkpoint_dir), (TrainingError, CheckpointError)
-        crash = saved_if_it_crashes(folder, self._last_whole_state, self._save_late_best, no_faults=no_faults)
-        with StopSignals() as stop, crash:
+        self.saver.end_change()
+        with StopSignals() as stop, self.saver.saves_a_crash(no_faults=(TrainingError, CheckpointError)):
             while not self.finished:
                 self._train_epoch(train_batches(self.progress.epoch, self.progress.next_batch), stop)
                 if stop.received:
-                    self.save("INTERRUPTED.pth.tar", stop)
+                    self.saver.save(INTERRUPTED, stop)
                     return stop.received
                 self._end_epoch(validation_batches, stop)
-            if self._failed_saves:
-                self.save(LATEST, stop)
-            if self._history_is_late:
-                write_history(Path(self.output.results_dir), self.progress.history)
+            self.saver.save_what_is_late(self.progress.history, stop)
         if self.progress.best_epoch < 0 and not stop.received:
             raise TrainingError(
                 "no epoch had a validation RMSE that is a number, so there is no best model. Usual causes: a "
                 "learning_rate that is too high, or no complex of the validation set fits into memory"
             )
         return stop.received
-
-    def save(self, name: str, stop: StopSignals) -> None:
-        with stop.protected():
-            if name != BEST:
-                self._save_late_best()
-            save_checkpoint(Path(self.output.checkpoint_dir) / name, self.state_dict(), keep_previous=name == LATEST)
-
-    def _save_late_best(self) -> None:
-        """Before any later state: whoever goes on from that would never see this one again."""
-        if self._unsaved_best is not None:
-            save_checkpoint(Path(self.output.checkpoint_dir) / BEST, self._unsaved_best, keep_previous=False)
-            self._unsaved_best = None
-
-    def _try_to_save(self, name: str, stop: StopSignals) -> bool:
-        """Save; a disk that is full for a while does not end the run, and what was saved before is still there."""
-        try:
-            self.save(name, stop)
-        except CheckpointError as error:
-            self._failed_saves += 1
-            if self._failed_saves >= MAX_FAILED_SAVES:
-                raise
-            log.error("%s; training goes on (failure %d of %d)", error, self._failed_saves, MAX_FAILED_SAVES)
-            return False
-        self._failed_saves = 0
-        return True
-
-    def _last_whole_state(self) -> dict | None:
-        return None if self._boundary is None else {**self.state_dict(), "rng": self._boundary}
 
     def _train_epoch(self, batches: Iterable[Batch], stop: StopSignals) -> None:
         """Go through what is left of the epoch, or until a signal comes."""
@@ -188,12 +148,13 @@ class Trainer:
                 self._train_window(window)
                 progress.next_batch += len(window)
                 progress.seconds += time.monotonic() - started
-                self._boundary = rng_state()
+                self.saver.end_change()
                 bar.update(len(window))
                 bar.set_postfix_str(f"rmse {progress.train_rmse:.2f}", refresh=False)
                 if profiler:
                     profiler.step()
-                self._save_when_due(len(window), stop)
+                num_batches = self.num_batches[progress.epoch]
+                self.saver.save_when_due(len(window), progress.next_batch, num_batches, stop)
 
     def _train_window(self, window: list[Batch]) -> None:
         """One optimizer step on the mean loss over the complexes of the window that could be used."""
@@ -208,7 +169,7 @@ class Trainer:
             ranking_weight=self.settings.ranking_weight,
         )
         gradient.accumulate(window)
-        self._boundary = None  # from here weights, schedule and counters change one after the other
+        self.saver.begin_change()  # weights, schedule and counters change one after the other
         progress.edge_limit = gradient.edge_limit
         for complex_ in gradient.too_large:
             self._leave_out(complex_)
@@ -314,7 +275,7 @@ class Trainer:
             predicted, measured = predict_batches(model, batches, self.device, self.precision, left_out=left_out)
         self.calibration = calibrate(codes, predicted, measured).state_dict()
         scores = metrics(np.delete(predicted, left_out), np.delete(measured, left_out))
-        self._boundary = None
+        self.saver.begin_change()
         row = progress.add_row(scores, self.optimizer.param_groups[0]["lr"], left_out=len(left_out))
         is_best = progress.judge(row["validation_rmse"])
         if not math.isfinite(row["validation_rmse"]):
@@ -324,30 +285,8 @@ class Trainer:
             self.scheduler.step(row["validation_rmse"] if math.isfinite(row["validation_rmse"]) else math.inf)
         log.info(epoch_line(row, self.settings.epochs, is_best=is_best))
         progress.start_epoch(progress.epoch + 1)
-        self._boundary = rng_state()
-        try:
-            write_history(Path(self.output.results_dir), progress.history)
-            self._history_is_late = False
-        except StorageError as error:  # the checkpoint holds it too
-            self._history_is_late = True
-            log.error("%s; training goes on", error)
-        # The best model first: should the run die between the two files, it is the newest whole state.
-        if is_best:
-            self._unsaved_best = None if self._try_to_save(BEST, stop) else on_cpu(self.state_dict())
-        self._try_to_save(LATEST, stop)
-
-    def _save_when_due(self, num_done: int, stop: StopSignals) -> None:
-        flag, every = Path(self.output.manual_save_trigger_file), self.output.checkpoint_every_batches
-        done, last = self.progress.next_batch, self.num_batches[self.progress.epoch]
-        asked_by = [flag.name] * flag.exists() + ["SIGUSR1"] * stop.save_asked
-        due = every and done // every > (done - num_done) // every and done < last
-        if not (asked_by or due):
-            return
-        saved = self._try_to_save(LATEST, stop)
-        stop.save_asked = False
-        if asked_by:
-            flag.unlink(missing_ok=True)
-            log.info("%s: %s %s", asked_by[0], "saved to" if saved else "not saved to", self.output.checkpoint_dir)
+        self.saver.end_change()
+        self.saver.save_epoch(progress.history, stop, is_best=is_best)
 
 
 def _noting_codes(batches: Iterable[Batch], codes: list[str]) -> Iterator[Batch]:

@@ -24,7 +24,7 @@ import predict as scoring_program
 from src.checkpoint import load_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.model import AffinityModel
-from src.scoring.prediction import Ensemble
+from src.scoring.ensemble import Ensemble
 from tests.complexes import sdf_text, write_dataset
 from tests.runs import CODES, ROOT, Run, finish, score_options, start
 

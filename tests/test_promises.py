@@ -13,12 +13,13 @@ import torch
 from src.chemistry.atoms import Atoms
 from src.chemistry.ligands import Ligand, read_ligand
 from src.chemistry.proteins import Protein, read_protein
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.data_processing import build_graph
 from src.gaussian_process.joined_model import JoinedModel, ScoringModel
 from src.gaussian_process.process import fit_gaussian_process
 from src.model import build_model
-from src.scoring.pose_graphs import geometry_warnings
+from src.scoring.pose_warnings import geometry_warnings
 from src.settings import ModelSettings
 from tests.complexes import GRAPH_SETTINGS, LIGAND, LIGAND_BONDS, RESIDUES, pdb_text, sdf_text
 from tests.synthetic import INTERACTION_CUTOFF, random_batch

@@ -21,7 +21,7 @@ from src.data.cache import build_cache
 from src.data.dataset import load_dataset
 from src.data_processing import GraphError
 from src.pdbbind.folders import ComplexFiles, locate_complexes
-from src.scoring.prediction import load_scorer
+from src.scoring.ensemble import load_scorer
 from src.settings import GraphSettings
 from tests.complexes import assert_same_graph, read_and_build, small_config, small_settings
 from tests.faults.mutated_files import damaged

@@ -17,6 +17,7 @@ from config import CONFIG
 from src import training
 from src.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from src.graph import Batch
+from src.optimization import saving
 from src.optimization.optimizer import FINAL_LEARNING_RATE
 from src.optimization.progress import write_history
 from src.settings import read_settings
@@ -276,7 +277,7 @@ def test_a_disk_that_is_full_for_a_while_does_not_end_the_run(
             raise CheckpointError(f"{path}: not saved: No space left on device")
         real(path, state, **options)
 
-    monkeypatch.setattr("src.training.save_checkpoint", failing)
+    monkeypatch.setattr("src.optimization.saving.save_checkpoint", failing)
     trainer = make_trainer(tmp_path)
     assert trainer.fit(train_batches, VALIDATION) is None
     assert trainer.finished
@@ -300,7 +301,7 @@ def test_the_best_model_is_written_when_the_disk_has_room_again(
 
     scores = iter([0.5, 0.6, 0.7])
     rest = {"mae": 0.0, "pearson": 0.0, "spearman": 0.0}
-    monkeypatch.setattr("src.training.save_checkpoint", failing)
+    monkeypatch.setattr("src.optimization.saving.save_checkpoint", failing)
     monkeypatch.setattr("src.training.metrics", lambda predicted, measured: {"rmse": next(scores), **rest})
     trainer = make_trainer(tmp_path)
     assert trainer.fit(train_batches, VALIDATION) is None
@@ -321,7 +322,7 @@ def test_a_history_that_cannot_be_written_for_a_while_ends_nothing(
             raise StorageError("history.csv: not saved: No space left on device")
         real(folder, history)
 
-    monkeypatch.setattr("src.training.write_history", failing)
+    monkeypatch.setattr("src.optimization.saving.write_history", failing)
     assert make_trainer(tmp_path).fit(train_batches, VALIDATION) is None
     assert "No space left on device; training goes on" in caplog.text
     assert len((tmp_path / "results/history.csv").read_text().splitlines()) == 1 + EPOCHS
@@ -332,7 +333,7 @@ def test_a_disk_that_stays_full_ends_the_run(tmp_path: Path, monkeypatch: pytest
     def failing(path: Path, *_: object, **__: object) -> None:
         raise CheckpointError("No space left on device")
 
-    monkeypatch.setattr("src.training.save_checkpoint", failing)
+    monkeypatch.setattr("src.optimization.saving.save_checkpoint", failing)
     trainer = make_trainer(tmp_path, epochs=20)
     with pytest.raises(CheckpointError):
         trainer.fit(train_batches, VALIDATION)
@@ -391,7 +392,7 @@ def test_the_flag_file_saves_and_goes(tmp_path: Path) -> None:
 def test_sigusr1_saves_after_the_step_and_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     positions = []
     monkeypatch.setattr(
-        "src.training.save_checkpoint",
+        "src.optimization.saving.save_checkpoint",
         lambda path, state, keep_previous: positions.append((path.name, state["progress"]["next_batch"])),
     )
     trainer = make_trainer(tmp_path, epochs=1, checkpoint_every_batches=0)
@@ -409,7 +410,7 @@ def test_sigusr1_saves_after_the_step_and_training_goes_on(tmp_path: Path, monke
 def test_a_save_that_was_asked_for_and_failed_is_not_called_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fail_once(monkeypatch, training, "save_checkpoint", error=CheckpointError("No space left on device"))
+    fail_once(monkeypatch, saving, "save_checkpoint", error=CheckpointError("No space left on device"))
     (tmp_path / "SAVE_NOW.flag").touch()
     with caplog.at_level(logging.INFO):
         make_trainer(tmp_path).fit(train_batches, VALIDATION)
@@ -440,7 +441,7 @@ def test_a_bug_in_validation_leaves_the_random_numbers_of_before_it(
 def test_checkpoints_come_every_so_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     positions = []
     monkeypatch.setattr(
-        "src.training.save_checkpoint",
+        "src.optimization.saving.save_checkpoint",
         lambda path, state, keep_previous: positions.append(
             (path.name, state["progress"]["next_batch"], keep_previous)
         ),
@@ -566,7 +567,7 @@ def fail_once(
 def test_epochs_may_have_different_numbers_of_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved, counts = [], [5, 3, 4]
     monkeypatch.setattr(
-        "src.training.save_checkpoint",
+        "src.optimization.saving.save_checkpoint",
         lambda path, state, keep_previous: saved.append((state["progress"]["epoch"], state["progress"]["next_batch"])),
     )
     made = make_trainer(tmp_path, scheduler="cosine", warmup_epochs=0, checkpoint_every_batches=3)

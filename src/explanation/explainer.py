@@ -13,7 +13,8 @@ import torch
 from src.chemistry.atoms import StructureError
 from src.chemistry.ligands import Ligand, ligand_of
 from src.chemistry.proteins import Protein, read_protein
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.data_processing import Receptor, build_graph, pocket_atoms
 from src.explanation.attribution import Attribution
 from src.explanation.files import RESIDUE_COLUMNS, pdb_text, pymol_text, residue_rows, sdf_text

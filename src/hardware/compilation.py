@@ -11,7 +11,7 @@ from torch import Tensor
 
 from src.checkpoint import restore_rng, rng_state
 from src.graph import Batch
-from src.hardware.inference import autocast
+from src.hardware.device import autocast
 from src.hardware.out_of_memory import free_memory, is_out_of_memory, memory_fault
 from src.model import AffinityModel
 from src.visnet.message_passing import EAGER, Kernels, message_chunk, message_chunk_gradient

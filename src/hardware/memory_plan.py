@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.data.dataset import NO_LIMIT, Budget, DatasetError, Example, batch_budget
-from src.hardware.inference import choose_precision
+from src.data.batching import NO_LIMIT, Budget, batch_budget
+from src.data.dataset import DatasetError, Example
+from src.hardware.device import choose_precision
 from src.hardware.step_memory import StepMemory, calibrate, complex_sizes, longest_chunk
 from src.settings import Settings, TrainingSettings, as_dict, settings_from_dict
 

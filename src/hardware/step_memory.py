@@ -17,9 +17,10 @@ import torch
 from scipy.optimize import nnls
 
 from src.checkpoint import restore_rng, rng_state
-from src.data.dataset import Example, collate, graph_sizes
+from src.data.batching import collate, graph_sizes
+from src.data.dataset import Example
 from src.graph import Batch
-from src.hardware.inference import autocast
+from src.hardware.device import autocast
 from src.hardware.out_of_memory import TooLargeError, free_memory, memory_fault
 from src.model import AffinityModel, build_model
 from src.settings import ModelSettings

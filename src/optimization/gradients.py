@@ -12,36 +12,13 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from src.graph import Batch
-from src.hardware.inference import autocast
+from src.hardware.device import autocast
 from src.hardware.out_of_memory import free_memory, memory_fault, num_edges, parts_within, safe_limit, smaller_parts
+from src.optimization.losses import ranking_losses, squared_errors
 
 log = logging.getLogger(__name__)
-
-RANKED_APART = 0.5  # pK; labels that differ by less have no order, since measurements scatter by as much
-
-
-def squared_errors(predicted: Tensor, batch: Batch) -> Tensor:
-    """Squared error of each complex, [G]; a prediction on the right side of a censored label has none."""
-    error = predicted.float() - batch.pk
-    error = torch.where(batch.bound > 0, error.clamp(max=0.0), error)
-    error = torch.where(batch.bound < 0, error.clamp(min=0.0), error)
-    return error.square()
-
-
-def ranking_losses(predicted: Tensor, batch: Batch) -> Tensor:
-    """What each complex of a batch adds to a pairwise ranking loss, [G]; its mean over the batch is that of the pairs.
-
-    A pair of exact labels more than RANKED_APART apart costs log(1 + exp(-d)), d being by how much the stronger one is
-    predicted stronger (RankNet, doi 10.1145/1102351.1102363). Both complexes of a pair bear half of it.
-    """
-    exact = batch.bound == 0
-    is_stronger = (batch.pk.unsqueeze(1) - batch.pk > RANKED_APART) & exact.unsqueeze(1) & exact
-    lead = predicted.float().unsqueeze(1) - predicted.float()
-    cost = torch.where(is_stronger, softplus(-lead), 0.0)
-    return (cost.sum(0) + cost.sum(1)) * (len(batch.pk) / 2 / is_stronger.sum().clamp(min=1))
 
 
 class WindowGradient:

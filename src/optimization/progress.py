@@ -1,8 +1,10 @@
-"""Where a training run stands: position, sums of the epoch, skips, best score, and the history it writes."""
+"""Where a training run stands (position, sums of the epoch, skips, best score), and how a user sees it."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -10,8 +12,14 @@ from pathlib import Path
 from types import NoneType
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from src.checkpoint import CheckpointError
-from src.system.storage import write_csv, write_text
+from src.settings import OutputSettings
+from src.system.storage import StorageError, write_csv, write_text
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -139,3 +147,32 @@ def write_history(folder: Path, history: list[dict]) -> None:
     write_csv(folder / "history.csv", names, [[row[name] for name in names] for row in history])
     lines = [{name: None if value != value else value for name, value in row.items()} for row in history]  # no NaN
     write_text(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def progress_bar(progress: Progress, num_batches: int, epochs: int) -> tqdm:
+    return tqdm(
+        total=num_batches,
+        initial=progress.next_batch,
+        desc=f"epoch {progress.epoch + 1}/{epochs}",
+        unit="batch",
+        leave=False,
+        disable=None,
+    )
+
+
+def step_profiler(output: OutputSettings, step: int) -> contextlib.AbstractContextManager:
+    """With `profile` on, a profiler of five of the first steps of a run, which writes profile.txt; else nothing."""
+    if not output.profile or step:
+        return contextlib.nullcontext()
+    path = Path(output.results_dir) / "profile.txt"
+
+    def write(profiler: torch.profiler.profile) -> None:
+        try:
+            write_text(path, profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=40))
+        except StorageError as error:  # a full disk; the profile is no part of the training
+            log.error("%s; training goes on without a profile", error)
+        else:
+            log.info("where the time of five steps went: %s", path)
+
+    schedule = torch.profiler.schedule(wait=1, warmup=1, active=5, repeat=1)
+    return torch.profiler.profile(schedule=schedule, on_trace_ready=write)

@@ -1,4 +1,4 @@
-"""What is kept when the usual save is not possible: after a fault of the program, and while the disk is full."""
+"""The state of a run -> the checkpoints that it leaves: when one is due, while the disk is full, and after a crash."""
 
 from __future__ import annotations
 
@@ -10,16 +10,129 @@ from typing import Any
 
 from torch import Tensor
 
-from src.checkpoint import has_finite_weights, save_checkpoint
+from src.checkpoint import (
+    BEST,
+    CRASHED,
+    LATEST,
+    CheckpointError,
+    has_finite_weights,
+    rng_state,
+    save_checkpoint,
+)
+from src.optimization.progress import write_history
+from src.settings import OutputSettings
+from src.system.stop_signals import StopSignals
+from src.system.storage import StorageError
 
 log = logging.getLogger(__name__)
 
-NAME = "CRASHED.pth.tar"
+MAX_FAILED_SAVES = 3  # in a row
+
+
+class Saver:
+    """Decides when the state of a run is saved, and remembers what the disk has not taken yet."""
+
+    def __init__(self, output: OutputSettings, state: Callable[[], dict[str, Any]]):
+        """
+        Args:
+            state: makes a full checkpoint of the run as it stands.
+        """
+        self._output, self._state = output, state
+        self._failed_saves, self._history_is_late = 0, False
+        self._unsaved_best: dict[str, Any] | None = None  # for a disk that was full when it was the best
+        self._rng: dict[str, Any] | None = None  # at the last moment from which a run could go on
+
+    def begin_change(self) -> None:
+        """From here to end_change the state is half changed, and no run could go on from it."""
+        self._rng = None
+
+    def end_change(self) -> None:
+        self._rng = rng_state()
+
+    def save(self, name: str, stop: StopSignals) -> None:
+        """
+        Raises:
+            CheckpointError: the disk does not take it.
+        """
+        with stop.protected():
+            if name != BEST:
+                self._save_late_best()
+            save_checkpoint(self._path(name), self._state(), keep_previous=name == LATEST)
+
+    def save_when_due(self, num_done: int, position: int, num_batches: int, stop: StopSignals) -> None:
+        """Save every so many batches, and when SAVE_NOW.flag or SIGUSR1 asks for it.
+
+        Args:
+            num_done: batches since the last call.
+            position: batches of the epoch that are done, of num_batches.
+        """
+        flag, every = Path(self._output.manual_save_trigger_file), self._output.checkpoint_every_batches
+        asked_by = [flag.name] * flag.exists() + ["SIGUSR1"] * stop.save_asked
+        due = every and position // every > (position - num_done) // every and position < num_batches
+        if not (asked_by or due):
+            return
+        saved = self._try_to_save(LATEST, stop)
+        stop.save_asked = False
+        if asked_by:
+            flag.unlink(missing_ok=True)
+            log.info("%s: %s %s", asked_by[0], "saved to" if saved else "not saved to", self._output.checkpoint_dir)
+
+    def save_epoch(self, history: list[dict], stop: StopSignals, *, is_best: bool) -> None:
+        """The best model first: should the run die between the two files, it is the newest whole state."""
+        try:
+            write_history(Path(self._output.results_dir), history)
+            self._history_is_late = False
+        except StorageError as error:  # the checkpoint holds it too
+            self._history_is_late = True
+            log.error("%s; training goes on", error)
+        if is_best:
+            self._unsaved_best = None if self._try_to_save(BEST, stop) else on_cpu(self._state())
+        self._try_to_save(LATEST, stop)
+
+    def save_what_is_late(self, history: list[dict], stop: StopSignals) -> None:
+        """At the end of a run: what the disk did not take when it was due.
+
+        Raises:
+            CheckpointError: the disk does not take it now.
+        """
+        if self._failed_saves:
+            self.save(LATEST, stop)
+        if self._history_is_late:
+            write_history(Path(self._output.results_dir), history)
+
+    def saves_a_crash(self, *, no_faults: tuple[type[Exception], ...]) -> contextlib.AbstractContextManager[None]:
+        path = self._path(CRASHED)
+        return saved_if_it_crashes(path, self._last_whole_state, self._save_late_best, no_faults=no_faults)
+
+    def _path(self, name: str) -> Path:
+        return Path(self._output.checkpoint_dir) / name
+
+    def _save_late_best(self) -> None:
+        """Before any later state: whoever goes on from that would never see this one again."""
+        if self._unsaved_best is not None:
+            save_checkpoint(self._path(BEST), self._unsaved_best, keep_previous=False)
+            self._unsaved_best = None
+
+    def _try_to_save(self, name: str, stop: StopSignals) -> bool:
+        """Save; a disk that is full for a while does not end the run, and what was saved before is still there."""
+        try:
+            self.save(name, stop)
+        except CheckpointError as error:
+            self._failed_saves += 1
+            if self._failed_saves >= MAX_FAILED_SAVES:
+                raise
+            log.error("%s; training goes on (failure %d of %d)", error, self._failed_saves, MAX_FAILED_SAVES)
+            return False
+        self._failed_saves = 0
+        return True
+
+    def _last_whole_state(self) -> dict[str, Any] | None:
+        return None if self._rng is None else {**self._state(), "rng": self._rng}
 
 
 @contextlib.contextmanager
 def saved_if_it_crashes(
-    folder: Path,
+    path: Path,
     last_whole_state: Callable[[], dict[str, Any] | None],
     save_first: Callable[[], None] = lambda: None,
     *,
@@ -39,9 +152,9 @@ def saved_if_it_crashes(
     except Exception:  # a bug shows as any type
         try:
             save_first()
-            _save(folder / NAME, last_whole_state())
+            _save(path, last_whole_state())
         except Exception:  # the fault that came through here is the one that must be seen
-            log.exception("%s: not saved", folder / NAME)
+            log.exception("%s: not saved", path)
         raise
 
 

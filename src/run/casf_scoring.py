@@ -19,7 +19,7 @@ from src.evaluation.casf import (
 from src.evaluation.casf_files import CoreComplex, find_docking, find_screening, read_core_set
 from src.evaluation.metrics import Interval
 from src.pdbbind.index import Skipped
-from src.scoring.prediction import Scorer
+from src.scoring.ensemble import Scorer
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 
 from src.checkpoint import load_checkpoint, save_checkpoint
-from src.data.dataset import Dataset, batch_budget, in_order
+from src.data.batching import batch_budget, in_order
+from src.data.dataset import Dataset
 from src.evaluation.calibration import calibrate
 from src.evaluation.metrics import rmse
 from src.gaussian_process.joined_model import JoinedModel, best_share
 from src.gaussian_process.process import fit_gaussian_process
 from src.hardware.inference import predict_batches
-from src.scoring.prediction import load_scorer
+from src.scoring.ensemble import load_scorer
 from src.settings import Settings
 
 log = logging.getLogger(__name__)

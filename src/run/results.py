@@ -13,8 +13,14 @@ import torch
 from rdkit import DataStructs
 from torch import nn
 
-from src.checkpoint import FOR_PREDICTION, CheckpointError, load_checkpoint
-from src.data.dataset import Dataset, DatasetError, Example, batch_budget, in_order, measured_pk
+from src.checkpoint import FOR_PREDICTION, LATEST, CheckpointError, load_checkpoint
+from src.data.batching import batch_budget, in_order
+from src.data.dataset import (
+    Dataset,
+    DatasetError,
+    Example,
+    measured_pk,
+)
 from src.evaluation.baselines import baseline_predictions, ridge_ligands
 from src.evaluation.findings import (
     Findings,
@@ -38,7 +44,7 @@ from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import TooLargeError
 from src.run.casf_scoring import CasfScores, score_casf
 from src.run.run_record import FREE_KEYS
-from src.scoring.prediction import Scorer, load_scorer
+from src.scoring.ensemble import Scorer, load_scorer
 from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity, fingerprints
 from src.similarity.splits import group_of_code, judged_part
@@ -266,7 +272,7 @@ def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: st
         is_calibrated: the interval was made from other complexes than those that are judged.
     """
     # The best checkpoint is that of an earlier epoch; the latest beside it has the whole history.
-    latest = checkpoint.with_name("checkpoint.pth.tar")
+    latest = checkpoint.with_name(LATEST)
     whole = state
     if latest.is_file():
         try:

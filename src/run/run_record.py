@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from src.checkpoint import CheckpointError
+from src.checkpoint import ENDING, CheckpointError
 from src.data_processing import DATA_PROCESSING_VERSION
 from src.settings import Settings, as_dict
 
@@ -42,7 +42,7 @@ FREE_KEYS = frozenset(
         "gaussian_process",
     ]
 )
-CHECKPOINT_FILES = ("*.pth.tar",)
+CHECKPOINT_FILES = (f"*{ENDING}",)
 RESULT_FILES = (
     *("history.csv", "history.jsonl", "run.json", "profile.txt", "metrics.json", "*_predictions.csv"),
     *("skipped.csv", "splits.json", "model_card.md", "report.html"),

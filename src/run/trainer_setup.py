@@ -10,9 +10,7 @@ import torch
 
 from src.checkpoint import newest_checkpoint
 from src.data.augmentation import Augmentation, ShownExamples
-from src.data.dataset import (
-    Dataset,
-    Example,
+from src.data.batching import (
     batch_budget,
     batch_counts,
     collate,
@@ -22,6 +20,7 @@ from src.data.dataset import (
     make_loader,
     warn_of_oversized,
 )
+from src.data.dataset import Dataset, Example
 from src.graph import Batch
 from src.hardware.compilation import fastest_kernels
 from src.hardware.out_of_memory import parts_within

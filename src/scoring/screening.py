@@ -17,12 +17,11 @@ from functools import cached_property
 from itertools import chain, islice
 from pathlib import Path
 
+from src.scoring.ensemble import Ensemble, load_ensemble
 from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose
-from src.scoring.prediction import Ensemble, Prediction, load_ensemble
+from src.scoring.prediction import Prediction
 from src.system.workers import WorkerFault, run_supervised
-
-log = logging.getLogger(__name__)
 
 FEW_POSES = 48  # are scored here sooner than a worker process has started
 POSE_TIMEOUT_S = 60.0  # to read a pose and build its graph

@@ -19,8 +19,9 @@ from scipy.spatial.transform import Rotation
 
 from src.chemistry.ligands import Ligand, iter_ligands
 from src.chemistry.proteins import read_protein
+from src.data.batching import collate
 from src.data.cache import build_cache, protein_file
-from src.data.dataset import Example, collate
+from src.data.dataset import Example
 from src.data.demo import write_demo
 from src.data_processing import build_graph
 from src.gaussian_process.joined_model import ScoringModel

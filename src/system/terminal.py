@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 
 
@@ -31,3 +33,18 @@ class _Printable(logging.Formatter):
 
 def _escaped(char: str) -> str:
     return char.encode("unicode_escape").decode("ascii")
+
+
+def show(text: str) -> None:
+    """Write to standard output; a reader that has gone (`| head`) takes nothing from a run, whose files are written."""
+    with contextlib.suppress(BrokenPipeError):
+        print(printable(text), flush=True)
+
+
+def let_go_of_output() -> None:
+    """Drop what nobody reads any more, or Python would fail on it at its end and change the exit code to 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

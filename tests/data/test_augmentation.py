@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from src.data.augmentation import DECOY_MARGIN, DECOY_SHIFT, Augmentation, ShownExamples, decoy, moved
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.graph import EdgeKind
 from tests.synthetic import random_complex
 

@@ -14,24 +14,26 @@ import numpy as np
 import pytest
 import torch
 
-from src.data.dataset import (
+from src.data.audit import audit
+from src.data.batching import (
     NO_LIMIT,
     Budget,
-    Dataset,
-    Example,
-    audit,
     batch_counts,
     collate,
     epoch_batches,
     graph_sizes,
     in_order,
-    load_dataset,
     make_loader,
-    measured_pk,
     warn_of_oversized,
 )
+from src.data.dataset import (
+    Dataset,
+    Example,
+    load_dataset,
+    measured_pk,
+)
 from src.graph import Batch, BondType, ComplexGraph, EdgeKind
-from src.optimization.gradients import squared_errors
+from src.optimization.losses import squared_errors
 from src.pdbbind.index import Skipped
 from src.settings import Settings
 from tests.complexes import assert_same_graph, sdf_text, small_settings, tensors, write_complex, write_dataset

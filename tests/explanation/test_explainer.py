@@ -20,7 +20,8 @@ from src.checkpoint import load_checkpoint, save_checkpoint
 from src.chemistry.atoms import ResidueId
 from src.chemistry.ligands import Ligand, ligand_of, read_ligand
 from src.chemistry.proteins import Protein, read_protein
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.data_processing import build_graph, pocket_atoms
 from src.explanation.attribution import Attribution
 from src.explanation.explainer import Explainer, explain, write_explanation

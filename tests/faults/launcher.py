@@ -46,7 +46,7 @@ class Patch:
             "record FILE", which appends the codes of each list of batches among the arguments as a line;
             "hold FILE", which makes the file and waits until somebody removes it.
         when: "before" or "after" the call, or for torch.save "halfway", when half of the file is written.
-        function: where it is looked up, as in "src.training.save_checkpoint".
+        function: where it is looked up, as in "src.optimization.saving.save_checkpoint".
         call: which call, from 1 on; 0 for every one.
         matching: a pattern; calls whose arguments (texts, paths, open files, codes of a batch) it is not found in do
             not count.

@@ -22,12 +22,14 @@ from src.chemistry.atoms import StructureError
 from src.chemistry.ligands import Ligand, LigandError, iter_ligands, read_ligand
 from src.chemistry.proteins import read_protein
 from src.data import cache as cache_module
-from src.data.dataset import Dataset, audit, load_dataset
+from src.data.audit import audit
+from src.data.dataset import Dataset, load_dataset
 from src.data_processing import build_graph
 from src.pdbbind.affinity import PDBbindError
 from src.pdbbind.folders import ComplexFiles
 from src.pdbbind.index import read_index
-from src.scoring.prediction import Prediction, Scorer, load_scorer
+from src.scoring.ensemble import Scorer, load_scorer
+from src.scoring.prediction import Prediction
 from src.similarity.splits import split_codes
 from src.system.workers import run_supervised
 from tests.complexes import GRAPH_SETTINGS, sdf_text, small_settings, write_dataset

@@ -233,7 +233,7 @@ AROUND_A_SAVE = {
     "just after the new name": Patch("SIGKILL", "after", "os.replace", 1, rf"{LATEST}$"),
     "before the fsync of the folder": Patch("SIGKILL", "before", "os.fsync", 1, "/checkpoints$"),
     "after the fsync of the folder": Patch("SIGKILL", "after", "os.fsync", 1, "/checkpoints$"),
-    "before the history": Patch("SIGKILL", "before", "src.training.write_history"),
+    "before the history": Patch("SIGKILL", "before", "src.optimization.saving.write_history"),
     "between the two files of the history": Patch("SIGKILL", "after", "src.optimization.progress.write_csv"),
     "half of the best model": Patch("SIGKILL", "halfway", "torch.save", 1, "/.model_best"),
     "between the best model and the checkpoint": Patch("SIGKILL", "after", "os.replace", 1, r"model_best\.pth\.tar$"),
@@ -284,7 +284,7 @@ SIGINT_AT = {
     "the last batch of an epoch": (Patch("group SIGINT", "after", BATCH), (0, 5)),
     "validation": (Patch("group SIGINT", "before", "src.training.predict_batches"), (1, 0)),
     "a save": (Patch("group SIGINT", "halfway", "torch.save", 1, LATEST), (1, 2)),
-    "the end of an epoch": (Patch("group SIGINT", "before", "src.training.write_history"), (2, 0)),
+    "the end of an epoch": (Patch("group SIGINT", "before", "src.optimization.saving.write_history"), (2, 0)),
     "the last validation": (Patch("group SIGINT", "before", "src.training.predict_batches"), (3, 0)),
     "evaluation": (Patch("group SIGINT", "before", "main.evaluate"), (3, 0)),
 }
@@ -423,7 +423,7 @@ BUGS = {
     "forward": (Patch("RuntimeError", "before", "src.model.AffinityModel.forward", 2), (0, 0)),
     "backward": (Patch("ZeroDivisionError", "after", BATCH, 4), (0, 2)),
     "validation": (Patch("KeyError", "after", "src.training.predict_batches"), (0, 5)),
-    "writing": (Patch("RuntimeError", "before", "src.training.write_history"), (1, 0)),
+    "writing": (Patch("RuntimeError", "before", "src.optimization.saving.write_history"), (1, 0)),
 }
 
 
@@ -502,7 +502,8 @@ def test_each_kind_of_run_goes_on(
     launcher: Launcher, tmp_path: Path, data: dict[str, str], wanted: Wanted, kind: str
 ) -> None:
     command = Command(launcher, tmp_path, {**KINDS[kind], **data}, ALWAYS.get(kind, ()))
-    for patch in (Patch("SIGTERM", "before", BATCH, 4), Patch("SIGKILL", "before", "src.training.write_history", 1)):
+    killed = Patch("SIGKILL", "before", "src.optimization.saving.write_history", 1)
+    for patch in (Patch("SIGTERM", "before", BATCH, 4), killed):
         assert command(patch).code in (143, -signal.SIGKILL)
     assert command(Patch("group SIGINT", "before", "src.training.predict_batches", 2)).code == 130
     command.ends_like(wanted(kind))

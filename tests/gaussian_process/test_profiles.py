@@ -13,7 +13,8 @@ from rdkit import Chem
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.gaussian_process.profiles import (
     NUM_CLASSES,
     NUM_ENVIRONMENTS,

@@ -10,7 +10,13 @@ import torch
 from torch import nn
 
 from src.graph import Batch
-from src.hardware.inference import DeviceError, autocast, choose_device, choose_precision, predict_batches
+from src.hardware.device import (
+    DeviceError,
+    autocast,
+    choose_device,
+    choose_precision,
+)
+from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import TooLargeError
 from src.model import build_model
 from tests.synthetic import batch_of, random_complex, scattered, tiny_settings

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from src.data.dataset import NO_LIMIT, Budget, DatasetError, Example
+from src.data.batching import NO_LIMIT, Budget
+from src.data.dataset import DatasetError, Example
 from src.hardware import memory_plan
 from src.hardware.memory_plan import (
     EFFECTIVE_BATCH,

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from src.checkpoint import rng_state
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.hardware import step_memory
 from src.hardware.out_of_memory import TooLargeError
 from src.hardware.step_memory import (

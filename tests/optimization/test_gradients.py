@@ -18,7 +18,8 @@ from src.checkpoint import newest_checkpoint
 from src.graph import Batch
 from src.hardware.out_of_memory import free_memory, num_edges, parts_within
 from src.model import build_model
-from src.optimization.gradients import WindowGradient, ranking_losses, squared_errors
+from src.optimization.gradients import WindowGradient
+from src.optimization.losses import ranking_losses, squared_errors
 from src.training import Trainer, TrainingError
 from tests.synthetic import batch_of, random_batch, random_complex, tiny_settings
 from tests.test_training import (

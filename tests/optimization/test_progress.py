@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from src.checkpoint import CheckpointError
-from src.optimization.progress import Progress, epoch_line, read_progress, skipped_text, write_history
-from src.system.storage import to_plain
+from src.optimization.progress import Progress, epoch_line, read_progress, skipped_text, step_profiler, write_history
+from src.settings import OutputSettings
+from src.system.storage import StorageError, to_plain
+from tests.complexes import small_settings
 
 VALIDATION = {"rmse": 1.5, "mae": 1.0, "pearson": 0.25, "spearman": math.nan}
 
@@ -144,3 +147,45 @@ def test_the_line_of_an_epoch_says_how_many_were_not_validated() -> None:
     assert "validated without 2" in epoch_line(row, 40, is_best=False)
     del row["validation_left_out"]  # as an earlier version wrote it
     assert "without" not in epoch_line(row, 40, is_best=False)
+
+
+# The profile of a run, which is no part of its training
+
+STEPS = 8  # one to wait for, one to warm up, five to measure, and one more
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> OutputSettings:
+    return replace(small_settings(tmp_path).output, profile=True)
+
+
+def take_steps(output: OutputSettings) -> None:
+    with step_profiler(output, 0) as profiler:
+        for _ in range(STEPS):
+            torch.ones(3).sum()
+            profiler.step()
+
+
+def test_the_profile_names_where_the_time_went(output: OutputSettings) -> None:
+    take_steps(output)
+    assert "aten::sum" in (Path(output.results_dir) / "profile.txt").read_text(encoding="utf-8")
+
+
+@pytest.mark.fault("B1")
+def test_a_profile_that_the_disk_does_not_take_ends_no_run(
+    output: OutputSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, text: str) -> None:
+        raise StorageError(f"{path}: not saved: No space left on device")
+
+    monkeypatch.setattr("src.optimization.progress.write_text", full)
+    take_steps(output)
+    assert "profile.txt: not saved: No space left on device; training goes on without a profile" in caplog.text
+
+
+@pytest.mark.parametrize(("profile", "step"), [(False, 0), (True, 1)])
+def test_only_the_first_steps_of_a_run_that_asks_for_it_are_profiled(
+    output: OutputSettings, profile: bool, step: int
+) -> None:
+    with step_profiler(replace(output, profile=profile), step) as profiler:
+        assert profiler is None

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoint import CheckpointError, load_checkpoint
+from src.checkpoint import BEST, CRASHED, CheckpointError, load_checkpoint
 from src.optimization.saving import on_cpu, saved_if_it_crashes
-from src.training import BEST
 from tests.test_training import VALIDATION, make_trainer, train_batches
 
 
@@ -16,7 +15,7 @@ class ExpectedError(Exception):
 
 
 def crash(folder: Path, state: dict | None, error: BaseException) -> None:
-    with saved_if_it_crashes(folder, lambda: state, no_faults=(ExpectedError,)):
+    with saved_if_it_crashes(folder / CRASHED, lambda: state, no_faults=(ExpectedError,)):
         raise error
 
 
@@ -53,7 +52,7 @@ def test_a_late_best_model_is_on_the_disk_before_the_state_of_a_crash(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tmp_path)
-    trainer._unsaved_best = {**trainer.state_dict(), "calibration": {"codes": ["the best"]}}
+    trainer.saver._unsaved_best = {**trainer.state_dict(), "calibration": {"codes": ["the best"]}}
     monkeypatch.setattr(trainer, "_train_epoch", lambda *_: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         trainer.fit(train_batches, VALIDATION)
@@ -69,7 +68,7 @@ def test_no_state_is_saved_after_a_crash_without_what_must_be_there_first(
     def disk_is_full() -> None:
         raise CheckpointError("No space left on device")
 
-    crash = saved_if_it_crashes(tmp_path, lambda: state, disk_is_full, no_faults=())
+    crash = saved_if_it_crashes(tmp_path / CRASHED, lambda: state, disk_is_full, no_faults=())
     with pytest.raises(IndexError, match="a bug"), crash:
         raise IndexError("a bug")
     assert not (tmp_path / "CRASHED.pth.tar").exists()

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from src.checkpoint import load_checkpoint, save_checkpoint
-from src.data.dataset import in_order, load_dataset
+from src.checkpoint import BEST, load_checkpoint, save_checkpoint
+from src.data.batching import in_order
+from src.data.dataset import load_dataset
 from src.evaluation.calibration import read_calibration
 from src.gaussian_process.joined_model import JoinedModel
 from src.hardware.inference import predict_batches
-from src.scoring.prediction import load_scorer
-from src.training import BEST
+from src.scoring.ensemble import load_scorer
 from tests.complexes import small_settings, write_dataset
 from tests.runs import CODES, Run, fingerprints
 

@@ -14,14 +14,17 @@ import torch
 
 from src.checkpoint import CheckpointError, rng_state, save_checkpoint
 from src.chemistry.atoms import StructureError
+from src.data.batching import in_order
 from src.data.cache import GraphCache, build_cache
-from src.data.dataset import Example, in_order
-from src.hardware.inference import DeviceError, predict_batches
+from src.data.dataset import Example
+from src.hardware.device import DeviceError
+from src.hardware.inference import predict_batches
 from src.model import build_model
 from src.pdbbind.folders import ComplexFiles, locate_complexes
 from src.run.run_record import run_facts
+from src.scoring.ensemble import Ensemble, Scorer, load_scorer
 from src.scoring.poses import iter_poses
-from src.scoring.prediction import COLUMNS, Ensemble, Prediction, Scorer, load_scorer, sentence
+from src.scoring.prediction import COLUMNS, Prediction, sentence
 from src.settings import Settings
 from src.system.storage import read_plain, write_csv
 from tests.complexes import (

@@ -18,9 +18,10 @@ import src.scoring.screening as screening_module
 from src.chemistry.atoms import StructureError
 from src.chemistry.proteins import Protein
 from src.graph import ComplexGraph
+from src.scoring.ensemble import Ensemble, load_ensemble
 from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose, iter_poses
-from src.scoring.prediction import Ensemble, Prediction, load_ensemble
+from src.scoring.prediction import Prediction
 from src.scoring.screening import ScreeningOptions, Tally, screen
 from tests.complexes import pdb_text, sdf_text, small_settings
 from tests.scoring.test_prediction import make_checkpoint

@@ -25,7 +25,8 @@ from benchmarks.measuring import (
 )
 from benchmarks.networks import FORMS, PYG, make_networks
 from benchmarks.workload import as_batch, drawn_graph, make_pair
-from src.data.dataset import Example, collate
+from src.data.batching import collate
+from src.data.dataset import Example
 from src.graph import NODE_FEATURES, Batch
 from src.model import ViSNet
 from src.settings import GraphSettings, ModelSettings
