@@ -27,8 +27,8 @@ from src.data.batching import collate  # noqa: E402
 from src.data.dataset import Example, load_dataset  # noqa: E402
 from src.data.demo import write_demo  # noqa: E402
 from src.hardware.device import choose_precision  # noqa: E402
-from src.hardware.memory_plan import MODES, usable_of_card  # noqa: E402
-from src.hardware.step_memory import calibrate, complex_sizes, model_to_measure, phase_peaks  # noqa: E402
+from src.hardware.memory_plan import MODES_BY_SPEED, usable_of_card  # noqa: E402
+from src.hardware.step_memory import complex_sizes, measure_step_memory, model_to_measure, phase_peaks  # noqa: E402
 from src.settings import Settings, read_settings  # noqa: E402
 
 
@@ -45,14 +45,14 @@ def main() -> None:
         settings, examples = _examples(Path(folder), options)
     device = torch.device("cpu")
     precision = choose_precision(options.precision, device)
-    memory = calibrate(settings.model, examples, MODES, device, precision)
+    memory = measure_step_memory(settings.model, examples, MODES_BY_SPEED, device, precision)
     model = model_to_measure(settings.model, device)
     order = np.random.default_rng(0).permutation(len(examples))
     batches = {f"{size} at random": [examples[n] for n in order[:size]] for size in options.batches}
     by_size = sorted(examples, key=lambda example: -example.graph.num_edges)
     batches[f"{options.batches[-1]} largest"] = by_size[: options.batches[-1]]
     print("| mode | complexes | edges | predicted GB | measured GB | error |\n|---|---|---|---|---|---|")
-    for mode in MODES:
+    for mode in MODES_BY_SPEED:
         model.representation.message_passing = mode
         for name, batch in batches.items():
             size = complex_sizes(batch).sum(0)

@@ -22,12 +22,13 @@ from src.graph import Batch
 from src.hardware.device import choose_precision
 from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import free_memory, memory_fault, num_edges
-from src.optimization.gradients import WindowGradient, names
+from src.optimization.gradients import WindowGradient
 from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler
 from src.optimization.progress import Progress, epoch_line, progress_bar, read_progress, step_profiler
 from src.optimization.saving import Saver
 from src.settings import OutputSettings, TrainingSettings
 from src.system.stop_signals import StopSignals
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
@@ -177,10 +178,10 @@ class Trainer:
             found = [(part.codes, what) for part, what in gradient.not_finite if set(part.codes) <= set(batch.codes)]
             if found:  # a batch that was run in parts counts once
                 codes = [code for codes, _ in found for code in codes]
-                self._skip(codes, f"its {found[-1][1]} is NaN or infinite: {names(codes)}")
+                self._skip(codes, f"its {found[-1][1]} is NaN or infinite: {listed(codes)}")
         if not gradient.losses and not gradient.not_finite:
             for batch in window:
-                self._skip((), f"none of its complexes fits into memory: {names(batch.codes)}")
+                self._skip((), f"none of its complexes fits into memory: {listed(batch.codes)}")
         if gradient.overflowed:
             self._halve_scale(list(gradient.losses))
         elif gradient.losses:
@@ -232,10 +233,10 @@ class Trainer:
         self.scaler.update(self.scaler.get_scale() / 2)
         self.progress.num_overflows += 1
         codes = [code for batch in batches for code in batch.codes]
-        log.info("fp16 gradient overflow, scale now %g: %s", self.scaler.get_scale(), names(codes))
+        log.info("fp16 gradient overflow, scale now %g: %s", self.scaler.get_scale(), listed(codes))
         if self.scaler.get_scale() < SMALLEST_SCALE:
             raise TrainingError(
-                f"the fp16 gradient scale fell below {SMALLEST_SCALE:g}; last batch: {names(codes)}. "
+                f"the fp16 gradient scale fell below {SMALLEST_SCALE:g}; last batch: {listed(codes)}. "
                 "Use precision = 'bf16' or 'fp32', or a lower learning_rate"
             )
 
@@ -263,7 +264,7 @@ class Trainer:
             raise TrainingError(
                 f"{progress.num_skipped} of {num_batches} batches of epoch {progress.epoch + 1} skipped, "
                 f"{progress.skipped_in_a_row} in a row; the last because {why}. Most often: "
-                f"{names(progress.skipped_most)}. Usual causes: a learning_rate that is too high, fp16 where bf16 or "
+                f"{listed(progress.skipped_most)}. Usual causes: a learning_rate that is too high, fp16 where bf16 or "
                 "fp32 is needed, a damaged structure file, or a GPU whose memory is full"
             )
 

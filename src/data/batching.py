@@ -16,6 +16,7 @@ from src.data.dataset import Example
 from src.graph import Batch
 from src.settings import TrainingSettings
 from src.system.stop_signals import leave_signals_to_parent
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +50,9 @@ def warn_of_oversized(examples: Sequence[Example], budget: Budget) -> None:
     sizes = graph_sizes(examples)
     over = (sizes > budget.limits).any(1).nonzero()[0].tolist()
     if over:
-        named = [f"{examples[n].graph.code} ({sizes[n, 0]} atoms, {sizes[n, 1]} edges)" for n in over[:10]]
+        named = [f"{examples[n].graph.code} ({sizes[n, 0]} atoms, {sizes[n, 1]} edges)" for n in over]
         text = "%d larger than max_atoms_per_batch = %s or max_edges_per_batch = %s, each in a batch of its own: %s"
-        log.warning(text, len(over), *astuple(budget), ", ".join([*named, "..."] if len(over) > 10 else named))
+        log.warning(text, len(over), *astuple(budget), listed(named))
 
 
 def epoch_batches(

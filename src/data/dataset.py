@@ -13,10 +13,9 @@ from src.data.cache import GraphCache, build_cache, protein_file
 from src.graph import ComplexGraph
 from src.pdbbind.affinity import IndexEntry
 from src.pdbbind.folders import ComplexFiles
-from src.pdbbind.index import Skipped, read_dataset, select_entries
+from src.pdbbind.index import Skipped, read_dataset, select_entries, write_skipped
 from src.settings import DataSettings, GraphSettings, ProcessingSettings
 from src.system.errors import UserError
-from src.system.storage import write_csv
 
 
 class DatasetError(UserError):
@@ -85,11 +84,7 @@ def load_dataset(data: DataSettings, graph: GraphSettings, processing: Processin
         (Example(cache.graphs[e.code], e.pk, e.bound) for e in entries if e.code in cache.graphs),
         key=lambda example: example.graph.code,
     )
-    write_csv(
-        cache.folder / "skipped.csv",
-        ["code", "stage", "reason"],
-        [[s.code, s.stage, s.reason] for s in skipped],
-    )
+    write_skipped(cache.folder, skipped)
     num_lines = len(index.entries) + len(index.bad_lines)
     used = {entry.code: entry for entry in entries if entry.code in cache.graphs}
     return Dataset(tuple(examples), tuple(skipped), num_lines, cache, files, used)

@@ -12,7 +12,7 @@ import numpy as np
 from rdkit import Chem
 from scipy.spatial.distance import cdist
 
-from src.data.demo_poses import GAUSS, HBOND, HYDROPHOBIC, PK_FAR, PK_PER_KCAL, REPULSION, Pose, draw_pose
+from src.data.demo_poses import GAUSS, HBOND, HYDROPHOBIC, PK_FAR, PK_PER_KCAL, REPULSION, DemoPose, draw_pose
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def _index_header(num_complexes: int) -> str:
 """
 
 
-def _index_line(rng: np.random.Generator, code: str, pose: Pose) -> str:
+def _index_line(rng: np.random.Generator, code: str, pose: DemoPose) -> str:
     pk = min(max(pose.pk + rng.normal(scale=PK_NOISE), PK_MIN), PK_MAX)
     affinity = f"{rng.choice(['Kd', 'Ki'])}={_molar_text(pk)}"
     resolution, year = rng.uniform(1.2, 2.8), rng.integers(1990, 2020)
@@ -97,7 +97,7 @@ def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="ascii", newline="\n")
 
 
-def _write_complex(folder: Path, code: str, pose: Pose, *, with_hydrogens: bool) -> None:
+def _write_complex(folder: Path, code: str, pose: DemoPose, *, with_hydrogens: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     pose.ligand.SetProp("_Name", f"{code}_ligand")
     protein, pocket = _pdb_lines(pose, with_hydrogens)
@@ -111,7 +111,7 @@ def _write_complex(folder: Path, code: str, pose: Pose, *, with_hydrogens: bool)
         _write(folder / f"{code}_{ending}", text)
 
 
-def _pdb_lines(pose: Pose, with_hydrogens: bool) -> tuple[str, str]:
+def _pdb_lines(pose: DemoPose, with_hydrogens: bool) -> tuple[str, str]:
     """ATOM and HETATM lines (PDB format 3.3) of the protein and, a subset of them, of the pocket."""
     is_heavy = [atom.GetAtomicNum() > 1 for atom in pose.ligand.GetAtoms()]
     ligand_pos = pose.ligand.GetConformer().GetPositions()[is_heavy]

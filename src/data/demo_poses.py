@@ -108,7 +108,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Pose:
+class DemoPose:
     """A molecule with one conformer, and the parts around it with their positions."""
 
     ligand: Chem.Mol
@@ -126,7 +126,7 @@ ZINC = _single_atom("ZN", "ZN  ", "ZN", acceptor=False)  # metals are donors, as
 WATER = _single_atom("HOH", " O  ", "O", acceptor=True)
 
 
-def draw_pose(rng: np.random.Generator) -> Pose:
+def draw_pose(rng: np.random.Generator) -> DemoPose:
     """Draw a ligand and pack parts around it.
 
     How many peptides touch the ligand and how well they are packed is drawn without regard to the ligand, so
@@ -155,7 +155,7 @@ def draw_pose(rng: np.random.Generator) -> Pose:
     shift = rng.uniform(-30, 30, size=3)
     mol.GetConformer().SetPositions(pos + shift)
     parts.sort(key=lambda placed: placed[0].is_hetero)
-    return Pose(mol, f"L{number + 1:02d}", [(part, at + shift) for part, at in parts], pk)
+    return DemoPose(mol, f"L{number + 1:02d}", [(part, at + shift) for part, at in parts], pk)
 
 
 def interaction_energy(ligand: Sites, pocket: Sites) -> float:

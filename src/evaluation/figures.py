@@ -156,7 +156,7 @@ def intervals(rows: Mapping[str, Mapping[str, Interval]]) -> str:
     return _svg(draw, columns=2, size=(8.6, 0.9 + 0.3 * len(rows)), description="this model beside the baselines")
 
 
-def molecule(smiles: str, size: tuple[int, int] = (220, 150)) -> str | None:
+def molecule_drawing(smiles: str, size: tuple[int, int] = (220, 150)) -> str | None:
     """A 2D drawing of a ligand; None when the SMILES is empty or cannot be read."""
     with rdBase.BlockLogs():
         mol = Chem.MolFromSmiles(smiles) if smiles else None

@@ -164,7 +164,7 @@ def _worst(findings: Findings) -> str:
     error = judged.predicted - judged.measured
     cards = []
     for place in np.argsort(-np.abs(error), kind="stable")[:NUM_WORST]:
-        drawing = figures.molecule(judged.smiles[place]) or "<p class='note'>no drawing</p>"
+        drawing = figures.molecule_drawing(judged.smiles[place]) or "<p class='note'>no drawing</p>"
         target = f", protein {_text(judged.targets[place])}" if judged.targets else ""
         cards.append(
             f"<div class='card'>{drawing}<h3>{_text(judged.codes[place])}</h3>"

@@ -18,7 +18,7 @@ from src.data.dataset import Example
 from src.data_processing import Receptor, build_graph, pocket_atoms
 from src.explanation.attribution import Attribution
 from src.explanation.files import RESIDUE_COLUMNS, pdb_text, pymol_text, residue_rows, sdf_text
-from src.explanation.page import FILES, drawing, index_page, interval_and_remarks, name_and_pk, page
+from src.explanation.page import FILES, Score, drawing, index_page, interval_and_remarks, name_and_pk, page
 from src.gaussian_process.joined_model import ScoringModel
 from src.scoring.poses import Pose
 from src.settings import GraphSettings
@@ -74,16 +74,8 @@ class Explainer:
         protein = self._receptor[1].around(ligand.atoms.pos, self._settings.pocket_radius)
         attribution = explain(self._models, ligand, protein, self._settings, self._device)
         self._remove_earlier()
-        write_explanation(
-            self.folder,
-            number,
-            attribution,
-            model=self.model_name,
-            protein_file=pose.protein,
-            ligand_file=pose.ligand,
-            interval=interval,
-            remarks=remarks,
-        )
+        score = Score(self.model_name, pose.protein.name, pose.ligand.name, interval, remarks)
+        write_explanation(self.folder, number, attribution, score)
         return attribution
 
     def close(self) -> Path:
@@ -160,20 +152,12 @@ def write_explanation(
     folder: Path,
     number: int,
     attribution: Attribution,
-    *,
-    model: str,
-    protein_file: Path,
-    ligand_file: Path,
-    interval: tuple[float, float] | None = None,
-    remarks: Sequence[str] = (),
+    score: Score,
 ) -> Path:
     """Write the files of one pose into a folder of its own in `folder`, and return the path of its page.
 
     Args:
         number: of the pose, from 1; it keeps the folders of poses of one name apart.
-        model: what the page calls the model.
-        interval: of the prediction, pK.
-        remarks: what the page says of the score before it explains it.
 
     Raises:
         StorageError: the disk does not take a file.
@@ -187,7 +171,5 @@ def write_explanation(
     write_csv(own / "residues.csv", RESIDUE_COLUMNS, residue_rows(attribution))
     write_text(own / "complex.pdb", pdb_text(attribution))
     write_text(own / "complex.pml", pymol_text(attribution))
-    names = {"protein_file": protein_file.name, "ligand_file": ligand_file.name}
-    whole_page = page(attribution, model=model, **names, svg=svg, interval=interval, remarks=remarks)
-    write_text(own / "explanation.html", whole_page)
+    write_text(own / "explanation.html", page(attribution, score, svg))
     return own / "explanation.html"

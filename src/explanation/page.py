@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -22,21 +23,22 @@ NUM_SHOWN = 20  # rows of a table before the rest is folded away
 MAX_DRAWN_ATOMS = 200  # a peptide beyond it is a thicket, and laying it out takes minutes
 
 PAGE_CSS = """
+:root { --raises: rgb(RAISES); --lowers: rgb(LOWERS); }
 figure.ligand { background: #ffffff; border: 1px solid var(--line); border-radius: .5rem; padding: .5rem; }
 figure.ligand svg { margin: 0 auto; }
 .scale { display: flex; align-items: center; gap: .6rem; font-size: .88rem; margin: .5rem 0; }
 .scale i { width: 14rem; max-width: 40vw; height: .8rem; border-radius: .3rem; border: 1px solid var(--line);
-  background: linear-gradient(to right, rgb(224 130 47), #ffffff, rgb(43 123 186)); }
+  background: linear-gradient(to right, var(--lowers), #ffffff, var(--raises)); }
 .share { display: inline-block; position: relative; width: 9rem; height: .7rem; border-radius: .2rem;
   background: linear-gradient(var(--muted), var(--muted)) center / 1px 100% no-repeat, var(--soft); }
 .share i { position: absolute; top: 0; height: 100%; }
-.raises { left: 50%; background: rgb(43 123 186); }
-.lowers { right: 50%; background: rgb(224 130 47); }
+.raises { left: 50%; background: var(--raises); }
+.lowers { right: 50%; background: var(--lowers); }
 tfoot th, tfoot td { font-weight: 600; border-bottom: 0; }
 .poses td:last-child { white-space: normal; text-align: left; overflow-wrap: anywhere; min-width: 16rem; }
 .poses thead th:last-child { text-align: left; }
 ul.files { padding-left: 1.2rem; }
-"""
+""".replace("RAISES", " ".join(map(str, RAISES))).replace("LOWERS", " ".join(map(str, LOWERS)))
 
 HOW_TO_READ = (
     "The model computes the pK as a constant plus one number for each contact, a pair of a ligand atom and an atom of "
@@ -55,6 +57,17 @@ FILES = {
 
 _INTERVAL = "90 % interval, pK"
 _TITLE = "Why this score: {}, pK {:.3f}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a page says of a score beside what explains it."""
+
+    model: str  # its name
+    protein_file: str
+    ligand_file: str
+    interval: tuple[float, float] | None = None  # of the prediction, pK
+    remarks: Sequence[str] = ()  # what to know before the score is believed
 
 
 def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str | None:
@@ -89,13 +102,8 @@ def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str
 
 def page(
     attribution: Attribution,
-    *,
-    model: str,
-    protein_file: str,
-    ligand_file: str,
+    score: Score,
     svg: str | None,
-    interval: tuple[float, float] | None = None,
-    remarks: Sequence[str] = (),
 ) -> str:
     """The page of one pose. Every name that comes from a file is escaped."""
     name = _text(attribution.name)
@@ -106,14 +114,15 @@ def page(
         ("from contacts", _signed(attribution.total)),
         ("contacts", f"{len(attribution.contact_pk):,}"),
     ]
-    if interval:
-        tiles.insert(1, (_INTERVAL, "{:.1f} to {:.1f}".format(*interval)))
+    if score.interval:
+        tiles.insert(1, (_INTERVAL, "{:.1f} to {:.1f}".format(*score.interval)))
     body = (
-        f"<header><h1>Why this score: {name}</h1><p class='lead'>{_text(ligand_file)} in {_text(protein_file)}<br>"
-        f"model: {_text(model)}{means}</p></header><div class='tiles'>"
+        f"<header><h1>Why this score: {name}</h1><p class='lead'>"
+        f"{_text(score.ligand_file)} in {_text(score.protein_file)}<br>"
+        f"model: {_text(score.model)}{means}</p></header><div class='tiles'>"
         + "".join(f"<div class='tile'><span>{title}</span><b>{value}</b></div>" for title, value in tiles)
         + "</div>"
-        + "".join(f"<p class='warning'>{_text(remark)}</p>" for remark in remarks)
+        + "".join(f"<p class='warning'>{_text(remark)}</p>" for remark in score.remarks)
         + f"<p class='note'>pK is −log10 of the affinity in mol/L; one unit is a factor of ten. {HOW_TO_READ}</p>"
         + _drawing_section(attribution, svg)
         + _residue_section(attribution)

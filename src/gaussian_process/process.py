@@ -32,15 +32,15 @@ from src.visnet.readout import contact_weights, line_through
 
 MAX_REFERENCES = 5000  # more training complexes shape the prediction through so many of them, drawn at random
 NOISE = 0.3  # variance, in units of that of a kernel term
-FEW_CONTACTS = 10.0  # weighted contacts with which likeness counts half; without a contact it counts nothing
+HALF_SATURATION = 10.0  # weighted contacts with which likeness counts half; without a contact it counts nothing
 RARE = 0.01  # a count that fewer than this fraction of the training complexes have is not compared ...
 ABSENT = 0.01  # ... where a complex has it only above this
 FARTHEST = 4.0  # standard deviations that no count is beyond; those within half of it are hardly changed
 LEVELS = (0, 1, 3)  # two ligands share an environment if both have it more often than this
 PATH_POINTS = 32  # of the quadrature over the contacts' common scale
-SAME = 1e-6  # standard deviation of a log count that does not vary
+LEAST_DEVIATION = 1e-6  # standard deviation of a log count that does not vary
 ROWS_AT_A_TIME = 1000
-JITTER = 1e-6  # of the mean of the diagonal; likenesses in float32 tell near copies apart by noise alone
+DIAGONAL_JITTER = 1e-6  # of the mean of the diagonal; likenesses in float32 tell near copies apart by noise alone
 
 NUM_BITS = len(LEVELS) * NUM_ENVIRONMENTS
 NUM_COUNTS = NUM_CONTACT_COUNTS + len(RESIDUE_TYPES) * (NUM_CLASSES + 1) + NUM_TYPES + 1
@@ -180,7 +180,7 @@ def fit_gaussian_process(batches: Iterable[Batch], cutoff: float) -> GaussianPro
 
 def saturation(total: Tensor) -> Tensor:
     """[G] how much likeness counts, from 0 without contacts towards 1."""
-    return total / (total + FEW_CONTACTS)
+    return total / (total + HALF_SATURATION)
 
 
 def environment_bits(profiles: ContactProfiles) -> Tensor:
@@ -236,7 +236,7 @@ def _scaling(profiles: ContactProfiles) -> dict[str, Any]:
     blocks = _blocks(profiles)
     for number, block in enumerate(blocks):
         is_common = (block > ABSENT).float().mean(0) > RARE
-        columns = (is_common & (_deviation(torch.log1p(block)) > SAME)).nonzero().squeeze(1)
+        columns = (is_common & (_deviation(torch.log1p(block)) > LEAST_DEVIATION)).nonzero().squeeze(1)
         num_parts = 1 if number == len(blocks) - 1 else len(blocks) - 1
         kept.append(first + columns)
         factor.append(torch.full((len(columns),), (num_parts * max(1, len(columns))) ** -0.5))
@@ -280,7 +280,7 @@ def _solve(rows: Callable[[slice], Tensor], rest: Tensor, chosen: Tensor) -> Ten
         inside = (chosen >= part.start) & (chosen < part.stop)
         among[inside] = covariance[chosen[inside] - start]
     products.add_(among + among.t(), alpha=NOISE / 2)
-    products.diagonal().add_(products.diagonal().mean() * JITTER)
+    products.diagonal().add_(products.diagonal().mean() * DIAGONAL_JITTER)
     return torch.linalg.solve(products, target)
 
 

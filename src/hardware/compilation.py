@@ -20,13 +20,13 @@ log = logging.getLogger(__name__)
 
 # Compiling takes one to three minutes the first time; torch keeps the result on disk.
 WORTH_COMPILING_S = 1800  # seconds that the steps of the whole training would take
-MAX_VARIANTS = 32  # of a kernel; torch would go on without compiling after 8
+MAX_COMPILED_VARIANTS = 32  # of a kernel; torch would go on without compiling after 8
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # of gradients, relative
 
 
 def compiled_kernels() -> Kernels:
     """Not compiled before the first call, and then for each kind of layer, with one length and with any length."""
-    torch._dynamo.config.recompile_limit = max(MAX_VARIANTS, torch._dynamo.config.recompile_limit)
+    torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VARIANTS, torch._dynamo.config.recompile_limit)
     return Kernels(torch.compile(message_chunk), torch.compile(message_chunk_gradient))
 
 

@@ -17,12 +17,13 @@ import torch
 from src.data.batching import NO_LIMIT, Budget, batch_budget
 from src.data.dataset import DatasetError, Example
 from src.hardware.device import choose_precision
-from src.hardware.step_memory import StepMemory, calibrate, complex_sizes, longest_chunk
+from src.hardware.step_memory import StepMemory, complex_sizes, longest_chunk, measure_step_memory
 from src.settings import Settings, TrainingSettings, as_dict, settings_from_dict
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
-MODES = ("fast", "lean")  # of message passing, the fastest first
+MODES_BY_SPEED = ("fast", "lean")  # of message passing, the fastest first
 EFFECTIVE_BATCH = 16  # complexes per optimizer step with batch_size 'auto'; what does not fit at once is accumulated
 SMALLEST_FAST_BATCH = 4  # where the fast mode fits fewer complexes than this and the lean mode more, lean is used
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -62,7 +63,7 @@ class Proposal:
 
 
 def plan_memory(
-    settings: Settings, examples: Sequence[Example], device: torch.device, modes: Sequence[str] = MODES
+    settings: Settings, examples: Sequence[Example], device: torch.device, modes: Sequence[str] = MODES_BY_SPEED
 ) -> MemoryPlan:
     """Measure each mode on some of the complexes.
 
@@ -74,7 +75,7 @@ def plan_memory(
         raise DatasetError("no usable complexes, and so no memory to plan")
     log.info("measuring the memory of a training step on %s", device)
     precision = choose_precision(settings.training.precision, device)
-    memory = calibrate(settings.model, examples, modes, device, precision)
+    memory = measure_step_memory(settings.model, examples, modes, device, precision)
     return MemoryPlan(memory, complex_sizes(examples), batch_budget(settings.training), usable_memory(device))
 
 
@@ -165,9 +166,9 @@ def resolve_auto(
     wanted = ["batch_size", "gradient_accumulation_steps"] if training.batch_size == "auto" else []
     wanted += ["message_passing"] if training.message_passing == "auto" else []
     if earlier is not None:
-        found = {"message_passing": MODES[0], **earlier}
+        found = {"message_passing": MODES_BY_SPEED[0], **earlier}
     elif device.type != "cuda" and training.batch_size != "auto":
-        found = {"message_passing": MODES[0]}
+        found = {"message_passing": MODES_BY_SPEED[0]}
     else:
         found = _values_for_memory(settings, examples, device)
     chosen = {key: found.get(key) for key in wanted}
@@ -194,7 +195,7 @@ def plan_text(plan: MemoryPlan, settings: Settings, device: torch.device) -> str
 
 def _values_for_memory(settings: Settings, examples: Sequence[Example], device: torch.device) -> dict[str, Any]:
     mode, batch_size = settings.training.message_passing, settings.training.batch_size
-    plan = plan_memory(settings, examples, device, MODES if mode == "auto" else (mode,))
+    plan = plan_memory(settings, examples, device, MODES_BY_SPEED if mode == "auto" else (mode,))
     _warn_of_too_large(plan, [example.graph.code for example in examples])
     chosen = propose(plan)
     if batch_size != "auto":
@@ -212,7 +213,7 @@ def _values_for_memory(settings: Settings, examples: Sequence[Example], device: 
     return asdict(chosen)
 
 
-def _warn_of_too_large(plan: MemoryPlan, codes: Sequence[str], most: int = 10) -> None:
+def _warn_of_too_large(plan: MemoryPlan, codes: Sequence[str]) -> None:
     """Name the complexes that do not fit even alone."""
     over = (~plan.fits_alone()).nonzero()[0].tolist()
     if not over:
@@ -220,7 +221,7 @@ def _warn_of_too_large(plan: MemoryPlan, codes: Sequence[str], most: int = 10) -
     needs = plan.memory[plan.modes[-1]].need(plan.sizes)
     named = [
         f"{codes[n]} ({plan.sizes[n, 0]} atoms, {plan.sizes[n, 1]} edges, {_gb(needs[n])})"
-        for n in sorted(over, key=lambda n: -needs[n])[:most]
+        for n in sorted(over, key=lambda n: -needs[n])
     ]
     log.warning(
         "%d of %d complexes need more than the %s there are, even alone with message_passing %r, and will be skipped "
@@ -229,7 +230,7 @@ def _warn_of_too_large(plan: MemoryPlan, codes: Sequence[str], most: int = 10) -
         len(codes),
         _gb(plan.available),
         plan.modes[-1],
-        ", ".join(named) + (f" and {len(over) - most} more" if len(over) > most else ""),
+        listed(named),
     )
 
 

@@ -64,7 +64,7 @@ def longest_chunk(channels: int, device: torch.device) -> int:
     return math.ceil(many / sum(1 for _ in chunks(many, channels, device)))
 
 
-def calibrate(
+def measure_step_memory(
     settings: ModelSettings,
     examples: Sequence[Example],
     modes: Sequence[str],
@@ -86,7 +86,7 @@ def calibrate(
         found: dict[str, StepMemory] = {}
         for mode in modes:
             try:
-                found[mode] = _calibrate_mode(model, settings, examples, mode, device, precision)
+                found[mode] = _measure_mode(model, settings, examples, mode, device, precision)
             except TooLargeError:
                 if mode == modes[-1] and not found:
                     raise
@@ -149,7 +149,7 @@ def silent_stderr() -> Iterator[None]:
         os.close(kept)
 
 
-def _calibrate_mode(
+def _measure_mode(
     model: AffinityModel,
     settings: ModelSettings,
     examples: Sequence[Example],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from src.graph import Batch
 from src.hardware.device import autocast
 from src.hardware.out_of_memory import free_memory, memory_fault, num_edges, parts_within, safe_limit, smaller_parts
 from src.optimization.losses import ranking_losses, squared_errors
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class WindowGradient:
                 fault,
                 failed.pos.shape[0],
                 num_edges(failed),
-                names(failed.codes),
+                listed(failed.codes),
                 limit,
                 limit,
             )
@@ -179,8 +180,3 @@ class WindowGradient:
         # The largest element, not the sum of squares, which overflows for gradients that clipping can still use.
         gradients = [parameter.grad for parameter in self._with_gradient()]
         return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=math.inf)))
-
-
-def names(codes: Iterable[str], most: int = 16) -> str:
-    codes = list(codes)
-    return " ".join(codes[:most]) + (f" and {len(codes) - most} more" if len(codes) > most else "")

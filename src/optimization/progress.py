@@ -18,6 +18,7 @@ from tqdm import tqdm
 from src.checkpoint import CheckpointError
 from src.settings import OutputSettings
 from src.system.storage import StorageError, write_csv, write_text
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +122,10 @@ def skipped_text(progress: Progress, most: int = 20) -> str:
     codes = progress.skipped_most
     if not codes:
         return ""
-    named = ", ".join(f"{code} {progress.skipped_codes[code]}x" for code in codes[:most])
+    named = listed([f"{code} {progress.skipped_codes[code]}x" for code in codes], most)
     return (
-        f"{len(codes)} complexes were in batches that were skipped, or were left out alone: {named}"
-        f"{', ...' if len(codes) > most else ''}. Those met most often are the likely cause: look at their structures, "
+        f"{len(codes)} complexes were in batches that were skipped, or were left out alone: {named}. "
+        "Those met most often are the likely cause: look at their structures, "
         "or take them out of the index"
     )
 

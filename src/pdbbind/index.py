@@ -31,6 +31,7 @@ from src.pdbbind.affinity import (
 )
 from src.pdbbind.folders import ComplexFiles, list_index_candidates, locate_complexes
 from src.pdbbind.user_table import has_labels, is_table, read_table
+from src.system.storage import write_csv
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,16 @@ class Skipped:
     code: str
     stage: str
     reason: str
+
+
+def write_skipped(folder: Path, rows: Iterable[Skipped]) -> None:
+    """skipped.csv.
+
+    Raises:
+        StorageError: the disk does not take it.
+    """
+    cells = [[row.code, row.stage, row.reason] for row in rows]
+    write_csv(folder / "skipped.csv", ["code", "stage", "reason"], cells)
 
 
 def read_dataset(root: Path, index_file: Path | None) -> tuple[Index, dict[str, ComplexFiles]]:

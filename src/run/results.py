@@ -42,6 +42,7 @@ from src.evaluation.report import report_page
 from src.gaussian_process.joined_model import JoinedModel
 from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import TooLargeError
+from src.pdbbind.index import write_skipped
 from src.run.casf_scoring import CasfScores, score_casf
 from src.run.run_record import FREE_KEYS
 from src.scoring.ensemble import Scorer, load_scorer
@@ -49,6 +50,7 @@ from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity, fingerprints
 from src.similarity.splits import group_of_code, judged_part
 from src.system.storage import write_csv, write_json, write_text
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ def evaluate_checkpoint(
     predicted, parts, left_out = _predict(scorer, settings, test)
     kept = [place for place in range(len(test)) if place not in left_out]
     if not kept:
-        raise TooLargeError(f"no complex of the {part} set fits into memory: {_some(_codes(test))}")
+        raise TooLargeError(f"no complex of the {part} set fits into memory: {listed(sorted(_codes(test)))}")
     scored = [test[place] for place in kept]
     groups = group_of_code(dataset, settings.data, similarity)
     targets = _targets(dataset, similarity, scored, settings.data.cluster_same_protein)
@@ -135,8 +137,7 @@ def write_results(folder: Path, findings: Findings) -> None:
     """
     write_json(folder / "metrics.json", metrics_json(findings))
     write_csv(folder / f"{findings.part.name}_predictions.csv", *predictions_table(findings))
-    skipped = [[row.code, row.stage, row.reason] for row in findings.part.skipped]
-    write_csv(folder / "skipped.csv", ["code", "stage", "reason"], skipped)
+    write_skipped(folder, findings.part.skipped)
     write_json(folder / "splits.json", split_json(findings.part.split))
     write_text(folder / "model_card.md", model_card(findings))
     write_text(folder / "report.html", report_page(findings))
@@ -172,7 +173,7 @@ def _train_and_test(
     """
     missing = set(split.codes[part]) - {example.graph.code for example in dataset.examples}
     if missing:
-        log.warning("%d complexes of the %s set are not in the data: %s", len(missing), part, _some(missing))
+        log.warning("%d complexes of the %s set are not in the data: %s", len(missing), part, listed(sorted(missing)))
     train, test = dataset.judged(split.codes["train"]), dataset.judged(split.codes[part])
     if not train or not test:
         place, names = settings.data.dataset_path, "test and validation codes" if train else "training codes"
@@ -302,8 +303,3 @@ def _joined_with(scorer: Scorer) -> str:
 
 def _codes(examples: Sequence[Example]) -> list[str]:
     return [example.graph.code for example in examples]
-
-
-def _some(codes: Any) -> str:
-    listed = sorted(codes)
-    return ", ".join(listed[:10]) + (f" and {len(listed) - 10} more" if len(listed) > 10 else "")

@@ -30,7 +30,7 @@ from src.similarity.applicability import Domain, read_domain
 
 log = logging.getLogger(__name__)
 
-MAX_ATOMS = {"cpu": 20_000, "cuda": 60_000}  # of a batch; what does not fit into a GPU all the same is run in parts
+MAX_ATOMS_PER_BATCH = {"cpu": 20_000, "cuda": 60_000}  # what does not fit into a GPU all the same is run in parts
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class Ensemble:
         """pK by every model, [models, examples], NaN for those that do not fit into memory, whose places follow."""
         if not examples:
             return np.zeros((len(self.scorers), 0)), set()
-        budget = Budget(max_atoms=MAX_ATOMS.get(self.device.type, MAX_ATOMS["cpu"]))
+        budget = Budget(max_atoms=MAX_ATOMS_PER_BATCH.get(self.device.type, MAX_ATOMS_PER_BATCH["cpu"]))
         batches, left_out, rows = list(in_order(examples, len(examples), budget)), [], []
         for model in self.models:
             rows.append(predict_batches(model, batches, self.device, left_out=left_out)[0])

@@ -13,6 +13,7 @@ from src.chemistry.residues import METALS
 from src.data_processing import residue_distances
 from src.graph import FEATURE_COLUMN, ComplexGraph
 from src.settings import GraphSettings
+from src.system.terminal import listed
 
 CUT_MARGIN = 0.5  # Å; the outermost residue of a pocket that was cut at a radius lies a little inside it
 
@@ -77,7 +78,7 @@ def incomplete_warnings(pocket: Atoms, incomplete: frozenset[ResidueId], ligand_
     found = [number for number, residue in enumerate(pocket.residue_ids) if residue in incomplete]
     nearest = sorted(found, key=residue_distances(pocket, ligand_pos).__getitem__)
     count = "1 residue of the pocket lacks" if len(found) == 1 else f"{len(found)} residues of the pocket lack"
-    named = ", ".join([_name(pocket.residue_ids[one]) for one in nearest[:3]] + ["..."] * (len(found) > 3))
+    named = listed([_name(pocket.residue_ids[one]) for one in nearest], 3)
     yield f"{count} heavy atoms ({named}): the score misses their contacts"
 
 

@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from src.system.errors import UserError
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
 NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-MAX_NAMED = 10  # codes in a message
 
 
 class SplitFileError(UserError):
@@ -37,22 +37,22 @@ def read_split_file(path: Path, codes: Sequence[str]) -> dict[str, list[str]]:
     exact = {code.lower(): code for code in codes}
     split: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     part_of: dict[str, str] = {}
-    for part, listed in lists.items():
-        doubled = sorted({code for code in listed if part_of.get(code.lower(), part) != part})
+    for part, wanted in lists.items():
+        doubled = sorted({code for code in wanted if part_of.get(code.lower(), part) != part})
         if doubled:
-            raise SplitFileError(f"{path}: in two lists, {part} and another: {_named(doubled)}; a code has one part")
-        part_of |= {code.lower(): part for code in listed}
-        split[part] = [exact[code] for code in dict.fromkeys(map(str.lower, listed)) if code in exact]
-        missing = [code for code in listed if code.lower() not in exact]
+            raise SplitFileError(f"{path}: in two lists, {part} and another: {listed(doubled)}; a code has one part")
+        part_of |= {code.lower(): part for code in wanted}
+        split[part] = [exact[code] for code in dict.fromkeys(map(str.lower, wanted)) if code in exact]
+        missing = [code for code in wanted if code.lower() not in exact]
         if missing:
-            log.warning("%s: not in the data set: %d %s codes: %s", path, len(missing), part, _named(missing))
-        if listed and not split[part]:
-            raise SplitFileError(f"{path}: none of the {part} codes is in the data set: {_named(listed)}")
+            log.warning("%s: not in the data set: %d %s codes: %s", path, len(missing), part, listed(missing))
+        if wanted and not split[part]:
+            raise SplitFileError(f"{path}: none of the {part} codes is in the data set: {listed(wanted)}")
     unlisted = [code for code in codes if code.lower() not in part_of]
     if "train" not in lists:
         split["train"] = unlisted
     elif unlisted:
-        log.warning("%s: %d complexes are in no list and are left out: %s", path, len(unlisted), _named(unlisted))
+        log.warning("%s: %d complexes are in no list and are left out: %s", path, len(unlisted), listed(unlisted))
     return split
 
 
@@ -67,14 +67,14 @@ def _read_lists(path: Path) -> dict[str, list[str]]:
     if not isinstance(content, dict) or not content or not set(content) <= set(NAMES):
         raise SplitFileError(f"{path}: must be an object with lists named of {', '.join(NAMES)}")
     lists: dict[str, list[str]] = {}
-    for name, listed in content.items():
-        if isinstance(listed, str):
-            listed = _codes(_read_text(path.parent / listed), path.parent / listed)
-        if not isinstance(listed, list) or not all(isinstance(code, str) for code in listed):
+    for name, wanted in content.items():
+        if isinstance(wanted, str):
+            wanted = _codes(_read_text(path.parent / wanted), path.parent / wanted)
+        if not isinstance(wanted, list) or not all(isinstance(code, str) for code in wanted):
             raise SplitFileError(f"{path}: {name} must be a list of codes or the name of a text file")
         if NAMES[name] in lists:
             raise SplitFileError(f"{path}: has two lists for {NAMES[name]}")
-        lists[NAMES[name]] = listed
+        lists[NAMES[name]] = wanted
     return lists
 
 
@@ -91,7 +91,3 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise SplitFileError(f"{path}: cannot be read: {error}") from error
-
-
-def _named(codes: Sequence[str]) -> str:
-    return ", ".join(codes[:MAX_NAMED]) + (f" and {len(codes) - MAX_NAMED} more" if len(codes) > MAX_NAMED else "")

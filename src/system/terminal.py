@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+from collections.abc import Sequence
 
 
 def prepare_terminal(least: int = logging.INFO) -> None:
@@ -24,6 +25,12 @@ def printable(text: str) -> str:
     An escape sequence in a name could clear the screen or change what stands there.
     """
     return "".join(char if char.isprintable() or char in "\n\t" else _escaped(char) for char in text)
+
+
+def listed(names: Sequence[object], most: int = 16) -> str:
+    """The first of the names, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more
 
 
 class _Printable(logging.Formatter):

@@ -26,7 +26,7 @@ def drawings(count: int) -> dict[str, str]:
         "parity": figures.parity(one.predicted, one.measured, np.full(count, 0.3)),
         "residuals": figures.residuals(one.predicted, one.measured, one.heavy_atoms, one.kinds),
         "intervals": figures.intervals(rows),
-        "molecule": figures.molecule("CC(=O)Nc1ccc(O)cc1"),
+        "molecule_drawing": figures.molecule_drawing("CC(=O)Nc1ccc(O)cc1"),
     }
 
 
@@ -74,7 +74,7 @@ def test_numbers_that_are_missing_leave_a_gap() -> None:
 
 @pytest.mark.parametrize("smiles", ["", "not a molecule"])
 def test_a_ligand_that_cannot_be_read_has_no_drawing(smiles: str) -> None:
-    assert figures.molecule(smiles) is None
+    assert figures.molecule_drawing(smiles) is None
 
 
 def test_bins_hold_equally_many_and_their_intervals_the_mean() -> None:

@@ -26,7 +26,7 @@ from src.data_processing import build_graph, pocket_atoms
 from src.explanation.attribution import Attribution
 from src.explanation.explainer import Explainer, explain, write_explanation
 from src.explanation.files import MAX_B, b_factor_scale, molecule, pdb_text, pymol_text, residue_rows, sdf_text
-from src.explanation.page import MAX_DRAWN_ATOMS, drawing, page
+from src.explanation.page import MAX_DRAWN_ATOMS, Score, drawing, page
 from src.gaussian_process.joined_model import JoinedModel
 from src.gaussian_process.process import fit_gaussian_process
 from src.hardware.inference import predict_batches
@@ -219,7 +219,7 @@ def test_a_very_large_ligand_is_not_drawn(explained: Attribution, monkeypatch: p
     monkeypatch.setattr("src.explanation.page.MAX_DRAWN_ATOMS", 3)
     assert MAX_DRAWN_ATOMS > 3
     assert drawing(explained) is None
-    assert "No drawing" in page(explained, model="m", protein_file="p", ligand_file="l", svg=None)
+    assert "No drawing" in page(explained, Score("m", "p", "l"), svg=None)
 
 
 # The protein
@@ -295,8 +295,7 @@ def test_rows_of_residues_are_numbers_that_a_spreadsheet_adds_up(explained: Attr
 
 
 def write(folder: Path, explained: Attribution, number: int = 1, **sure: object) -> Path:
-    names = {"protein_file": Path("/secret/place/<b>p</b>.pdb"), "ligand_file": Path("/secret/place/l&l.sdf")}
-    return write_explanation(folder, number, explained, model="best & only", **names, **sure)
+    return write_explanation(folder, number, explained, Score("best & only", "<b>p</b>.pdb", "l&l.sdf", **sure))
 
 
 def test_the_folder_of_a_pose_has_all_files_and_a_safe_name_of_its_own(explained: Attribution, tmp_path: Path) -> None:
@@ -389,7 +388,7 @@ def test_the_page_is_whole_and_escaped_and_has_its_sums(explained: Attribution, 
     residue = explained.pocket.residue_ids[0]._replace(name="<q>", chain="<u>")
     pocket = replace(explained.pocket, residue_ids=(residue, *explained.pocket.residue_ids[1:]))
     text = write(tmp_path, replace(explained, name=name, pocket=pocket)).read_text(encoding="utf-8")
-    for forbidden in ("<script", "<b>p</b>", "<u>", "<q>", "l&l", "best & only", "/secret/place", "src=", "@import"):
+    for forbidden in ("<script", "<b>p</b>", "<u>", "<q>", "l&l", "best & only", "src=", "@import"):
         assert forbidden not in text, forbidden
     assert not re.findall(r"(?:href|url)\W{1,2}http", text)
     total = f"{explained.total:+.3f}".replace("-", "−")

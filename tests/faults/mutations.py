@@ -266,7 +266,7 @@ data/manifest.py: a changed structure file is read again
 data/test_cache.py::test_a_changed_file_of_the_same_size_rebuilds_its_complex_alone
 
 gaussian_process/process.py: likeness counts nothing for a ligand that touches nothing
-- return total / (total + FEW_CONTACTS)
+- return total / (total + HALF_SATURATION)
 + return torch.ones_like(total)
 gaussian_process/test_process.py::test_a_ligand_that_leaves_has_the_intercept
 

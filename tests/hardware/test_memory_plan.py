@@ -56,11 +56,11 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
     """No warm-up steps: `per_edge` is what they give. The arguments of each calibration."""
     calls = []
 
-    def calibrate(*arguments) -> dict[str, StepMemory]:
+    def measure_step_memory(*arguments) -> dict[str, StepMemory]:
         calls.append(arguments)
         return {mode: {"fast": per_edge(10), "lean": per_edge(2)}[mode] for mode in arguments[2]}
 
-    monkeypatch.setattr(memory_plan, "calibrate", calibrate)
+    monkeypatch.setattr(memory_plan, "measure_step_memory", measure_step_memory)
     return calls
 
 

@@ -16,9 +16,9 @@ from src.hardware.out_of_memory import TooLargeError
 from src.hardware.step_memory import (
     WEIGHT_COPIES,
     StepMemory,
-    calibrate,
     complex_sizes,
     longest_chunk,
+    measure_step_memory,
     model_to_measure,
     phase_peaks,
 )
@@ -38,7 +38,7 @@ def few_edges(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def predicted_over_measured(settings, mode: str, batch: list[Example], precision=torch.float32, examples=EXAMPLES):
-    memory = calibrate(settings, examples, [mode], CPU, precision)[mode]
+    memory = measure_step_memory(settings, examples, [mode], CPU, precision)[mode]
     model = model_to_measure(settings, CPU)
     model.representation.message_passing = mode
     measured = memory.weights + phase_peaks(model, collate(batch), CPU, precision).max()
@@ -102,7 +102,9 @@ def test_the_weights_count_as_often_as_training_keeps_them(few_edges: None) -> N
     kept_bytes = sum(tensor.numel() * tensor.element_size() for tensor in kept)
     weights = sum(p.numel() * p.element_size() for p in model.parameters())
     assert kept_bytes == pytest.approx(WEIGHT_COPIES * weights, rel=0.02)
-    assert calibrate(settings, EXAMPLES, ["fast"], CPU, torch.float32)["fast"].weights == WEIGHT_COPIES * weights
+    assert (
+        measure_step_memory(settings, EXAMPLES, ["fast"], CPU, torch.float32)["fast"].weights == WEIGHT_COPIES * weights
+    )
 
 
 @dataclasses.dataclass
@@ -116,7 +118,7 @@ class Trained:
 
 def test_calibration_draws_no_random_numbers(few_edges: None) -> None:
     before = rng_state()
-    calibrate(tiny_settings(dropout=0.3), EXAMPLES, ["fast", "lean"], CPU, torch.float32)
+    measure_step_memory(tiny_settings(dropout=0.3), EXAMPLES, ["fast", "lean"], CPU, torch.float32)
     after = rng_state()
     assert torch.equal(after["torch"], before["torch"])
     assert after["numpy"] == before["numpy"]
@@ -133,7 +135,7 @@ def test_smaller_warm_up_steps_are_taken_where_the_first_do_not_fit(monkeypatch:
         return peaks(model, batch, *rest)
 
     monkeypatch.setattr(step_memory, "phase_peaks", most_four)
-    memory = calibrate(tiny_settings(), EXAMPLES, ["fast"], CPU, torch.float32)["fast"]
+    memory = measure_step_memory(tiny_settings(), EXAMPLES, ["fast"], CPU, torch.float32)["fast"]
     assert max(tried) > 4
     assert memory.need(complex_sizes(EXAMPLES[:1])[0]) > memory.weights
 
@@ -144,7 +146,7 @@ def test_not_even_one_complex_fits(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("src.model.AffinityModel.forward", full)
     with pytest.raises(TooLargeError, match="out of memory"):
-        calibrate(tiny_settings(), EXAMPLES, ["fast"], CPU, torch.float32)
+        measure_step_memory(tiny_settings(), EXAMPLES, ["fast"], CPU, torch.float32)
 
 
 def test_what_is_wrong_otherwise_is_not_taken_for_full_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,7 +155,7 @@ def test_what_is_wrong_otherwise_is_not_taken_for_full_memory(monkeypatch: pytes
 
     monkeypatch.setattr("src.model.AffinityModel.forward", broken)
     with pytest.raises(RuntimeError, match="shapes"):
-        calibrate(tiny_settings(), EXAMPLES, ["fast"], CPU, torch.float32)
+        measure_step_memory(tiny_settings(), EXAMPLES, ["fast"], CPU, torch.float32)
 
 
 def test_measuring_writes_nothing_to_the_terminal(capfd: pytest.CaptureFixture) -> None:

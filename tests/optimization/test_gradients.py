@@ -221,7 +221,7 @@ def _without(batch: Batch, code: str) -> Batch:
 def test_a_run_in_which_nothing_fits_stops_and_says_why(tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path)
     Memory(trainer, lambda batch: True)
-    with pytest.raises(TrainingError, match=r"3 of 5 batches.*none of its complexes fits into memory: e0b2c0 e0b2c1"):
+    with pytest.raises(TrainingError, match=r"3 of 5 batches.*none of its complexes fits into memory: e0b2c0, e0b2c1"):
         trainer.fit(train_batches, VALIDATION)
     assert trainer.progress.step == 0
     assert newest_checkpoint(tmp_path / "checkpoints") is None
@@ -263,7 +263,7 @@ def test_the_size_that_failed_is_not_tried_again(tmp_path: Path, caplog: pytest.
     assert trainer.progress.edge_limit == int(0.8 * num_edges(WINDOW[0]))
     (line,) = [record.getMessage() for record in caplog.records]
     assert f"max_edges_per_batch = {trainer.progress.edge_limit}" in line
-    assert "e0b0c0 e0b0c1" in line
+    assert "e0b0c0, e0b0c1" in line
 
 
 def test_batches_within_the_limit_stay_whole(tmp_path: Path) -> None:

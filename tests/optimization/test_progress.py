@@ -138,7 +138,7 @@ def test_skipped_complexes_are_listed_with_those_met_most_often_first() -> None:
     assert "3 complexes were in batches that were skipped, or were left out alone: 1bbb 3x, 1aaa 2x, 1ccc 1x. " in (
         skipped_text(progress)
     )
-    assert "1bbb 3x, ..." in skipped_text(progress, most=1)
+    assert "1bbb 3x and 2 more" in skipped_text(progress, most=1)
 
 
 def test_the_line_of_an_epoch_says_how_many_were_not_validated() -> None:

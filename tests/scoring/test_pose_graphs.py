@@ -149,7 +149,7 @@ def test_of_many_incomplete_residues_the_first_are_named(tmp_path: Path, setting
     chain = [("SER", "A", n, [("CA", "C", -4.0, 1.5 * n, 0.0)]) for n in range(1, 6)]
     (found,) = read(tmp_path, PoseReader(settings), pdb=pdb_text(chain))
     (text,) = [warning for warning in found.warnings if "lack" in warning]
-    assert text.startswith("4 residues of the pocket lack heavy atoms (SER A 1, SER A 2, SER A 3, ...):")
+    assert text.startswith("4 residues of the pocket lack heavy atoms (SER A 1, SER A 2, SER A 3 and 1 more):")
 
 
 def test_a_peptide_with_its_copy_in_the_protein_file_is_one_warning(tmp_path: Path, settings: GraphSettings) -> None:

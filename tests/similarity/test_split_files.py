@@ -38,7 +38,7 @@ def test_json_lists_and_names_of_text_files(tmp_path: Path, caplog: pytest.LogCa
     ("content", "message"),
     [
         ({"train": ["1abc"], "test": ["2abc", "1ABC"]}, r"in two lists, test and another: 1ABC; a code has one part"),
-        ({"test": [f"{n}zzz" for n in range(12)]}, r"none of the test codes .*: 0zzz, .*9zzz and 2 more"),
+        ({"test": [f"{n}zzz" for n in range(18)]}, r"none of the test codes .*: 0zzz, .*15zzz and 2 more"),
         ({"tset": ["1abc"]}, "must be an object with lists named of train"),
         ({}, "must be an object"),
         (["1abc"], "must be an object"),
