@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from scipy.spatial import cKDTree
 
+from src import __version__
 from src.chemistry.atoms import Atoms, take
 from src.chemistry.ligands import Ligand
 from src.chemistry.proteins import Protein, copy_notes, drop_ligand_copy
@@ -18,12 +19,22 @@ from src.system.errors import UserError
 
 # Change this string in the commit that changes any tensor of a graph: old caches and checkpoints then say so.
 DATA_PROCESSING_VERSION = "1.1"
+RELEASES = {"1.0": "0.1.0", "1.1": "0.2.0"}  # version of the graphs -> release of the program that builds them
 
 MAX_ATOMS = 32_767  # atoms are numbered in int16
 
 
 class GraphError(UserError):
     """A complex was read but has no usable graph."""
+
+
+def other_version_text(version: str) -> str:
+    """What is said of a checkpoint whose graphs are of another version."""
+    release = f"release {RELEASES[version]} of the program, see CHANGELOG.md" if version in RELEASES else "its program"
+    return (
+        f"trained on graphs of version {version}; this program ({__version__}) builds version "
+        f"{DATA_PROCESSING_VERSION}. Use {release}, or train again"
+    )
 
 
 def graph_fingerprint(settings: GraphSettings) -> str:

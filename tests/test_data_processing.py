@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -8,14 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from src import __version__
 from src.chemistry.ligands import read_ligand
 from src.chemistry.proteins import read_protein
 from src.data_processing import (
     DATA_PROCESSING_VERSION,
+    RELEASES,
     Receptor,
     build_graph,
     graph_fingerprint,
     near_pairs,
+    other_version_text,
 )
 from src.graph import FEATURE_COLUMN, BondType, ComplexGraph, Side
 from src.settings import GraphSettings
@@ -220,3 +224,16 @@ def test_what_is_around_a_long_ligand_is_found_as_by_brute_force(tmp_path: Path)
     distance = np.linalg.norm(places[:, None] - ligand_pos[None], axis=2).min(axis=1)
     expected = places[distance < 8.0]
     assert sorted(map(tuple, near.atoms.pos.tolist())) == sorted(map(tuple, expected.tolist()))
+
+
+def test_a_version_of_the_graphs_has_a_release_that_the_changelog_knows() -> None:
+    assert RELEASES[DATA_PROCESSING_VERSION] == __version__
+    changelog = (Path(__file__).resolve().parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
+    for version, release in RELEASES.items():
+        (section,) = re.findall(rf"^## \[?{re.escape(release)}\]? - .*\n\n(.*)", changelog, flags=re.M)
+        assert section.startswith(f"Data processing version {version}.")
+
+
+def test_a_refused_checkpoint_names_the_release_that_reads_it() -> None:
+    assert "Use release 0.1.0 of the program, see CHANGELOG.md, or train again" in other_version_text("1.0")
+    assert "Use its program, or train again" in other_version_text("9.9")

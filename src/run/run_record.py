@@ -10,8 +10,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from src import __version__
 from src.checkpoint import ENDING, CheckpointError
-from src.data_processing import DATA_PROCESSING_VERSION
+from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
 from src.settings import Settings, as_dict
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ def run_facts(
     """The part of a checkpoint that stays the same from the first batch to the last, as plain values."""
     versions = {name: metadata.version(name) for name in LIBRARIES}
     return {
-        "versions": {"python": platform.python_version(), **versions},
+        "versions": {"program": __version__, "python": platform.python_version(), **versions},
         "config": settings.config,
         "model_settings": as_dict(settings.model),
         "graph_settings": as_dict(settings.graph),
@@ -78,7 +79,7 @@ def check_same_settings(settings: Settings, state: dict[str, Any], path: Path) -
     auto = {"batch_size", "gradient_accumulation_steps"} if settings.training.batch_size == "auto" else set()
     faults = _breaking_changes(state["config"], {**settings.config, **{key: state["config"].get(key) for key in auto}})
     if state["data_version"] != DATA_PROCESSING_VERSION:
-        faults.append(f"data_processing_version: {state['data_version']} -> {DATA_PROCESSING_VERSION}")
+        faults.append(other_version_text(state["data_version"]))
     _require_none(faults, path)
 
 
@@ -91,14 +92,15 @@ def check_same_run(facts: dict[str, Any], state: dict[str, Any], path: Path) -> 
     old, new = state["config"], facts["config"]
     faults = _breaking_changes(old, new)
     if state["data_version"] != facts["data_version"]:
-        faults.append(f"data_processing_version: {state['data_version']} -> {facts['data_version']}")
+        faults.append(other_version_text(state["data_version"]))
     if (state["dataset"], state["split"]) != (facts["dataset"], facts["split"]):
         was, now = state["dataset"].get("fingerprint"), facts["dataset"]["fingerprint"]
         faults.append(f"codes, labels or their split: data set {was} -> {now}")
     _require_none(faults, path)
     if free := _changes(old, new):
         log.info("changed since the checkpoint was written: %s", "; ".join(free.values()))
-    if libraries := _changes(state["versions"], facts["versions"]):
+    then, now = ({**versions, "program": None} for versions in (state["versions"], facts["versions"]))
+    if libraries := _changes(then, now):
         log.warning(
             "libraries changed since the checkpoint was written, so sums may differ by rounding: %s",
             "; ".join(libraries.values()),

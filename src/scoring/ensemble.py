@@ -16,7 +16,7 @@ import torch
 from src.checkpoint import BEST, ENDING, FOR_PREDICTION, CheckpointError, load_checkpoint
 from src.data.batching import Budget, in_order
 from src.data.dataset import Example
-from src.data_processing import DATA_PROCESSING_VERSION
+from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
 from src.evaluation.calibration import Calibration, ensemble_half_width, read_calibration
 from src.gaussian_process.joined_model import ScoringModel, join_stored
 from src.hardware.device import choose_device
@@ -184,10 +184,7 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
         raise CheckpointError(f"{path}: there is no such file; train with main.py first, or give another --checkpoint")
     state = load_checkpoint(path, required=FOR_PREDICTION)
     if state["data_version"] != DATA_PROCESSING_VERSION:
-        raise CheckpointError(
-            f"{path}: trained on graphs of version {state['data_version']}; this program builds version "
-            f"{DATA_PROCESSING_VERSION}. Use the program it was trained with, or train again"
-        )
+        raise CheckpointError(f"{path}: {other_version_text(state['data_version'])}")
     try:
         model_settings = settings_from_dict(ModelSettings, state["model_settings"], source=str(path))
         graph_settings = settings_from_dict(GraphSettings, state["graph_settings"], source=str(path))

@@ -33,7 +33,7 @@ def test_the_facts_rebuild_model_and_graphs(facts: dict[str, Any], tmp_path: Pat
     assert facts["data_version"] == DATA_PROCESSING_VERSION
     assert facts["split"] == SPLIT
     assert facts["dataset"] == {"fingerprint": "0a1b", "synthetic": False}
-    assert {"python", "torch", "rdkit", "numpy"} <= facts["versions"].keys()
+    assert {"program", "python", "torch", "rdkit", "numpy"} <= facts["versions"].keys()
 
 
 def test_the_facts_are_plain(facts: dict[str, Any]) -> None:
@@ -68,7 +68,7 @@ def test_settings_alone_are_judged_as_the_whole_run_is(facts: dict[str, Any], tm
         else:
             with pytest.raises(CheckpointError, match=f"{key}: 'before' -> "):
                 check_same_settings(settings, old, PATH)
-    with pytest.raises(CheckpointError, match=r"data_processing_version: 0\.1 -> "):
+    with pytest.raises(CheckpointError, match=r"trained on graphs of version 0\.1; this program"):
         check_same_settings(settings, {**facts, "data_version": "0.1"}, PATH)
 
 
@@ -118,7 +118,7 @@ def test_all_differences_are_named_at_once(facts: dict[str, Any]) -> None:
     for part in (
         "seed: 1 -> 42",
         "batch_size: 99 -> 4",
-        "data_processing_version: 0.1 -> ",
+        "trained on graphs of version 0.1; this program",
         "data set ffff -> 0a1b",
     ):
         assert part in str(error.value)
