@@ -46,7 +46,7 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "ema": (dict, NoneType),  # moving average of the same parameters
     "optimizer": (dict,),
     "scheduler": (dict, NoneType),
-    "scaler": (dict, NoneType),  # of fp16 only
+    "scaler": (dict, NoneType),  # state of the gradient scaler, with fp16
     "rng": (dict,),  # rng_state()
     "progress": (dict,),  # epoch and next_batch (from 0), step, best score, skips, history
     "split": (dict,),  # part -> PDB codes

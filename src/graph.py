@@ -120,7 +120,7 @@ class ComplexGraph:
     """
 
     code: str
-    smiles: str  # of the ligand without hydrogens; empty when RDKit could not write one
+    smiles: str  # ligand without hydrogens; empty when RDKit could not write one
     num_ligand_atoms: int
     pos: Tensor  # [N, 3] float32, Å, relative to the centroid of the ligand
     features: Tensor  # [N, 9] uint8, columns NODE_FEATURES

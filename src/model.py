@@ -166,7 +166,7 @@ class ViSNet(nn.Module):
         self.lmax = settings.lmax
         self.dropout = settings.dropout
         self.message_passing = "fast"  # one of MODES: what is kept for the backward pass
-        self.kernels = EAGER  # or compiled ones
+        self.kernels = EAGER  # EAGER or compiled kernels
         self.embedding = AtomEmbedding(channels)
         self.neighbour_embedding = AtomEmbedding(channels)
         self.neighbour_filter = linear(settings.num_rbf, channels)

@@ -32,7 +32,7 @@ from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
-SMALLEST_SCALE = 1.0  # of the fp16 gradient scaler; below it gradients overflow whatever the scale
+SMALLEST_SCALE = 1.0  # least scale of the fp16 gradient scaler; below it gradients overflow whatever the scale
 
 
 class TrainingError(RuntimeError):

@@ -12,8 +12,8 @@ from src.data.dataset import Dataset
 from src.pdbbind.index import SETTINGS, Skipped
 from src.system.errors import UserError
 
-FEW = 0.1  # of the complexes; in a data set of PDBbind's size more than that is no accident
-MAX_ROWS = 12  # of the table
+FEW = 0.1  # fraction of the complexes; losing more of a data set of PDBbind's size is no accident
+MAX_ROWS = 12  # rows of the table
 
 # What differs from complex to complex in a reason: paths, file names, numbers.
 _PARTICULARS = re.compile(r"\S*[\\/]\S*|\b\w+\.(?:pdb|ent|cif|sdf|mol2)(?:\.gz)?\b|-?\d+(?:\.\d+)?")

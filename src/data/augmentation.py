@@ -23,7 +23,7 @@ class Augmentation:
     """How examples differ from epoch to epoch; a function of seed, epoch and code, so the same after any resume."""
 
     coordinate_noise: float  # Å, standard deviation of each coordinate of each atom
-    decoy_fraction: float  # of the examples, shown with a displaced ligand
+    decoy_fraction: float  # fraction of the examples that are shown with a displaced ligand
     interaction_cutoff: float  # Å
     seed: int
 
@@ -59,7 +59,7 @@ def moved(graph: ComplexGraph, pos: torch.Tensor) -> ComplexGraph:
     Small moves alone: a pair that comes within a cutoff gets no edge. One that leaves it weighs nothing.
     """
     shifted = replace(graph, pos=pos)
-    shifted.__dict__["edges"] = graph.edges  # what cached_property keeps; it does not depend on positions
+    shifted.__dict__["edges"] = graph.edges  # edges do not depend on positions, so the cached property is kept
     return shifted
 
 

@@ -54,7 +54,7 @@ class GraphCache:
     folder: Path
     graphs: dict[str, ComplexGraph]
     skipped: tuple[Skipped, ...]
-    num_built: int  # the others were in the cache
+    num_built: int  # complexes built now; the others were in the cache
     ligands_read_as: dict[str, str]  # code -> how its ligand was read
     notes: dict[str, tuple[str, ...]]  # code -> what a user should know, where there is something
 

@@ -114,7 +114,7 @@ class DemoPose:
     ligand: Chem.Mol
     ligand_name: str
     parts: list[tuple[Part, Floats]]
-    pk: float  # without noise and limits
+    pk: float  # label before noise and limits
 
 
 def _single_atom(residue: str, name: str, element: str, *, acceptor: bool) -> Part:

@@ -40,9 +40,9 @@ class Calibration:
 class Coverage:
     """How often the interval held the measured value, in complexes that had no part in its making."""
 
-    level: float  # what was promised
+    level: float  # promised share of measured values in the interval
     half_width: float  # pK
-    share: float  # what was found
+    share: float  # share that was found there
     low: float  # Wilson's 95 % interval of the share (doi 10.1080/01621459.1927.10502953)
     high: float
     count: int  # complexes

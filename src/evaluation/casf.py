@@ -15,9 +15,9 @@ import numpy as np
 from src.evaluation.metrics import Interval, interval, kendall, pearson, resampling_weights, spearman, weighted_pearson
 
 NEAR_NATIVE = 2.0  # Å RMSD; a pose this near the crystal's counts as found
-LEAST_POSES = 5  # in an RMSD window, for a correlation
+LEAST_POSES = 5  # poses in an RMSD window, for a correlation
 WINDOWS = range(2, 11)  # Å; the binding funnel is judged on poses from 0 to each of these
-FRACTIONS = (0.01, 0.05, 0.10)  # of the candidates of a target
+FRACTIONS = (0.01, 0.05, 0.10)  # fractions of the candidates of a target
 
 Scores = Mapping[str, float]
 

@@ -27,7 +27,7 @@ from src.system.errors import UserError
 
 OURS = "this model"
 ROUNDING = 1e-4  # pK; tables are written with four decimals, and what differs by less is the same prediction
-PREDICTION_COLUMNS = ("predicted_pK", "pK")  # of main.py and of predict.py
+PREDICTION_COLUMNS = ("predicted_pK", "pK")  # names in the tables of main.py and predict.py
 CODE_COLUMNS = ("code", "ligand")
 RANDOM_LEAKS = "similar complexes stand on both sides of a random split, so new targets will do worse"
 
@@ -61,7 +61,7 @@ class Judged:
     targets: tuple[str, ...] = ()  # the protein of each; empty where proteins are not known
     spread: np.ndarray | None = None  # [n] pK, standard deviation over the members of an ensemble
     clusters: tuple[object, ...] | None = None  # group of the split that each is of; None where it knows none
-    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # of a joined model: 'network', ... -> [n] pK
+    parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # part of a joined model, such as 'network' -> [n] pK
 
     def __post_init__(self) -> None:
         columns = (self.measured, self.predicted, self.heavy_atoms, self.kinds, self.smiles)
@@ -87,7 +87,7 @@ class Run:
     versions: Mapping[str, str]
     history: Sequence[Mapping[str, float]] = ()  # rows of history.csv
     num_weights: int = 0
-    joined_with: str = ""  # what else the predictions come from; '' for a network alone
+    joined_with: str = ""  # second part of a joined model, in words; '' for a network alone
     synthetic: bool = False
     half_width: float | None = None  # pK, of the interval that it gives; None where the complexes judged shaped it
     command: str = "python main.py --evaluate"  # writes the same page again
@@ -133,10 +133,10 @@ class Findings:
     given_size: Interval  # Pearson's R given the number of heavy atoms
     by_kind: list[Group]
     by_target: list[Group]
-    against_baseline: Comparison | None = None  # the best one; None without baselines
+    against_baseline: Comparison | None = None  # comparison with the best baseline; None without baselines
     comparison: Comparison | None = None  # another table of predictions
-    powers: dict[str, dict[str, Interval]] = field(default_factory=dict)  # of CASF: power -> metric
-    coverage: Coverage | None = None  # of the 90 % interval; None without a calibration, or on its own complexes
+    powers: dict[str, dict[str, Interval]] = field(default_factory=dict)  # power of CASF -> metric
+    coverage: Coverage | None = None  # None without an interval, or on the complexes that shaped it
 
     @property
     def ours(self) -> dict[str, Interval]:
@@ -318,7 +318,7 @@ def _plain_groups(groups: Sequence[Group]) -> dict[str, object]:
 
 def _number(text: str | None, path: Path) -> float:
     if not (text or "").strip():
-        return math.nan  # a row that failed
+        return math.nan  # the pose of this row was not scored
     try:
         return float(text)
     except ValueError as error:

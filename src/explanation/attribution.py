@@ -14,7 +14,7 @@ class ResidueShare:
     """All contacts of one residue of the pocket (an ion, a water and a cofactor count as residues too)."""
 
     residue: ResidueId
-    place: int  # of the residue in the pocket's Atoms
+    place: int  # index of the residue in the pocket's Atoms
     pk: float
     num_contacts: int
     closest: float  # Å

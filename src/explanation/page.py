@@ -63,10 +63,10 @@ _TITLE = "Why this score: {}, pK {:.3f}"
 class Score:
     """What a page says of a score beside what explains it."""
 
-    model: str  # its name
+    model: str  # name of the model
     protein_file: str
     ligand_file: str
-    interval: tuple[float, float] | None = None  # of the prediction, pK
+    interval: tuple[float, float] | None = None  # interval of the prediction, pK
     remarks: Sequence[str] = ()  # what to know before the score is believed
 
 

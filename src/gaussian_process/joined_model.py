@@ -16,7 +16,7 @@ from src.gaussian_process.process import GaussianProcess, read_process
 from src.graph import Batch
 from src.model import AffinityModel, Contributions
 
-BELIEF = 3.0  # complexes whose worth of belief is in equal shares, so that a few do not decide by chance
+PRIOR_WEIGHT = 3.0  # weight of the prior share 0.5, in validation complexes, so that a few do not decide by chance
 
 
 class JoinedModel(nn.Module):
@@ -57,7 +57,7 @@ def best_share(network: np.ndarray, process: np.ndarray, measured: np.ndarray) -
     """
     apart, count = process - network, len(measured)
     best = np.sum(apart * (measured - network)) / np.sum(apart**2) if np.any(apart) else 0.5
-    return float((count * np.clip(best, 0, 1) + BELIEF * 0.5) / (count + BELIEF))
+    return float((count * np.clip(best, 0, 1) + PRIOR_WEIGHT * 0.5) / (count + PRIOR_WEIGHT))
 
 
 def join_stored(network: AffinityModel, state: Mapping[str, Any]) -> ScoringModel:

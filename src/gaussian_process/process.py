@@ -37,10 +37,10 @@ RARE = 0.01  # a count that fewer than this fraction of the training complexes h
 ABSENT = 0.01  # ... where a complex has it only above this
 FARTHEST = 4.0  # standard deviations that no count is beyond; those within half of it are hardly changed
 LEVELS = (0, 1, 3)  # two ligands share an environment if both have it more often than this
-PATH_POINTS = 32  # of the quadrature over the contacts' common scale
+PATH_POINTS = 32  # points of the quadrature over the contacts' common scale
 LEAST_DEVIATION = 1e-6  # standard deviation of a log count that does not vary
 ROWS_AT_A_TIME = 1000
-DIAGONAL_JITTER = 1e-6  # of the mean of the diagonal; likenesses in float32 tell near copies apart by noise alone
+DIAGONAL_JITTER = 1e-6  # fraction of the mean diagonal; float32 tells near copies apart by noise alone
 
 NUM_BITS = len(LEVELS) * NUM_ENVIRONMENTS
 NUM_COUNTS = NUM_CONTACT_COUNTS + len(RESIDUE_TYPES) * (NUM_CLASSES + 1) + NUM_TYPES + 1
@@ -166,7 +166,7 @@ def fit_gaussian_process(batches: Iterable[Batch], cutoff: float) -> GaussianPro
             "weights": torch.zeros(len(chosen)),
         }
     )
-    process.references = process.coordinates(references).half().float()  # as they will be stored
+    process.references = process.coordinates(references).half().float()  # rounded as they will be stored
     at = saturation(references.total).double()
 
     def rows(part: slice) -> Tensor:

@@ -19,9 +19,9 @@ from src.visnet.message_passing import sum_by_index
 SHELL_BOUNDARIES = (3.5, 4.5)
 SHELL_WIDTH = 0.4
 
-ELEMENT_CLASSES = (6, 7, 8)  # of ligand atoms that touch a residue; all other elements are one class
+ELEMENT_CLASSES = (6, 7, 8)  # elements of ligand atoms that touch a residue; all others are one class
 NUM_CLASSES = len(ELEMENT_CLASSES) + 1
-NUM_TYPES = 16  # of atom_types
+NUM_TYPES = 16  # number of atom_types
 NUM_CONTACT_COUNTS = NUM_TYPES**2 * (len(SHELL_BOUNDARIES) + 1)
 
 # Environments of a ligand atom are it alone, it with its neighbours, and with theirs, as in extended-connectivity
@@ -110,7 +110,7 @@ def _shells(distance: Tensor) -> Tensor:
 def _environments(batch: Batch, ligand: Tensor, ligand_graph: Tensor) -> Tensor:
     """[G, NUM_ENVIRONMENTS] int64; sums of hashes do not hang on the order of neighbours."""
     device = batch.features.device
-    if device.type == "mps":  # its arithmetic of 64-bit integers need not be that which hashed the references
+    if device.type == "mps":  # 64-bit arithmetic of an Apple GPU may differ from that which hashed the references
         batch, ligand, ligand_graph = batch.to("cpu"), ligand.cpu(), ligand_graph.cpu()
     is_bond = (batch.edge_kind == EdgeKind.LIGAND_BOND).nonzero().squeeze(1)
     source, target = batch.source.index_select(0, is_bond), batch.target.index_select(0, is_bond)

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 
 # Compiling takes one to three minutes the first time; torch keeps the result on disk.
 WORTH_COMPILING_S = 1800  # seconds that the steps of the whole training would take
-MAX_COMPILED_VARIANTS = 32  # of a kernel; torch would go on without compiling after 8
-LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # of gradients, relative
+MAX_COMPILED_VARIANTS = 32  # compiled forms of a kernel; by default torch stops compiling after 8
+LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative difference of gradients
 
 
 def compiled_kernels() -> Kernels:
@@ -92,7 +92,7 @@ def _run(
     seconds = []
     try:
         for batch in [*batches, *[batches[-1]] * repeats]:
-            torch.manual_seed(0)  # of dropout
+            torch.manual_seed(0)  # the same dropout for both kernels
             started = time.monotonic()
             with autocast(batch.pos.device, precision):
                 loss = model(batch).float().square().sum()

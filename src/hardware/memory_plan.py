@@ -23,22 +23,22 @@ from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
-MODES_BY_SPEED = ("fast", "lean")  # of message passing, the fastest first
+MODES_BY_SPEED = ("fast", "lean")  # modes of message passing, the fastest first
 EFFECTIVE_BATCH = 16  # complexes per optimizer step with batch_size 'auto'; what does not fit at once is accumulated
-SMALLEST_FAST_BATCH = 4  # where the fast mode fits fewer complexes than this and the lean mode more, lean is used
+SMALLEST_FAST_BATCH = 4  # complexes; where fewer fit in the fast mode and more in the lean one, lean is used
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_BATCH_SIZE = 100_000
 
 CARDS_GIB = (6, 8, 12, 16, 24)
-USABLE_SHARE = 0.85  # of a memory; the rest is lost to fragments and to other programs
-CUDA_CONTEXT_BYTES = 0.4e9  # what CUDA itself takes of a card
+USABLE_SHARE = 0.85  # fraction of a memory; the rest is lost to fragments and other programs
+CUDA_CONTEXT_BYTES = 0.4e9  # memory of a card that CUDA itself takes
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
     """What training needs, and what there is."""
 
-    memory: dict[str, StepMemory]  # of each mode, the leanest last
+    memory: dict[str, StepMemory]  # mode -> its need, the leanest mode last
     sizes: np.ndarray  # [complexes, 3] atoms, directed edges, contacts
     budget: Budget
     available: float | None  # usable bytes of the device; None = unknown

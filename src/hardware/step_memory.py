@@ -32,7 +32,7 @@ NUM_PHASES = 3  # forward through the messages; the readout, forward and backwar
 # size.
 CALIBRATION_EDGES = 6_000
 CALIBRATION_CHUNKS = 3
-PRIOR_WEIGHT = 1e-3  # of the expected ratios beside the measured peaks: they decide only what those leave open
+PRIOR_WEIGHT = 1e-3  # weight of the expected ratios, which decide only what the measured peaks leave open
 BORDER = "border of a phase"  # a mark among the events of the profiler
 
 
@@ -44,7 +44,7 @@ class StepMemory:
     needs its rows of all contacts, and which is more changes with the batch.
     """
 
-    weights: float  # with gradients, moments and average, and what else stays when a step is done
+    weights: float  # weights, gradients, moments and average: all that stays when a step is done
     phases: np.ndarray  # [NUM_PHASES, 6] bytes for each of `_terms`
     chunk: int  # the most edges that are worked on at once
 

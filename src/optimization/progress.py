@@ -33,7 +33,7 @@ class Progress:
     best_rmse: float = math.inf
     best_epoch: int = -1
     epochs_without_improvement: int = 0
-    squared_error: float = 0.0  # from here: sums over this epoch; of exact labels alone, not of bounds and decoys
+    squared_error: float = 0.0  # sums over this epoch begin here; errors of exact labels alone, no bounds or decoys
     num_judged: int = 0
     num_skipped: int = 0  # batches
     num_overflows: int = 0  # optimizer steps
@@ -41,7 +41,7 @@ class Progress:
     skipped_in_a_row: int = 0
     skipped_codes: dict[str, int] = field(default_factory=dict)  # over the whole run
     edge_limit: int | None = None  # a batch with more is run in parts; learned when memory ran out
-    history: list[dict] = field(default_factory=list)  # a row an epoch
+    history: list[dict] = field(default_factory=list)  # one row for each epoch
 
     @property
     def train_rmse(self) -> float:

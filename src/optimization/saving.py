@@ -26,7 +26,7 @@ from src.system.storage import StorageError
 
 log = logging.getLogger(__name__)
 
-MAX_FAILED_SAVES = 3  # in a row
+MAX_FAILED_SAVES = 3  # saves in a row
 
 
 class Saver:
@@ -39,8 +39,8 @@ class Saver:
         """
         self._output, self._state = output, state
         self._failed_saves, self._history_is_late = 0, False
-        self._unsaved_best: dict[str, Any] | None = None  # for a disk that was full when it was the best
-        self._rng: dict[str, Any] | None = None  # at the last moment from which a run could go on
+        self._unsaved_best: dict[str, Any] | None = None  # best state that a full disk did not take
+        self._rng: dict[str, Any] | None = None  # random numbers at the last moment from which a run could go on
 
     def begin_change(self) -> None:
         """From here to end_change the state is half changed, and no run could go on from it."""

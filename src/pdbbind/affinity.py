@@ -57,7 +57,7 @@ class IndexEntry:
     resolution: float | None  # Å; None for NMR or unknown
     year: int | None
     kind: str  # 'Kd', 'Ki', 'IC50', or 'pK' when the source does not say
-    relation: str  # of the concentration: '=', '<', '>', '<=', '>=', '~'
+    relation: str  # relation of the concentration: '=', '<', '>', '<=', '>=', '~'
     molar: float  # mol/L
     ligand_name: str
     remark: str
@@ -80,7 +80,7 @@ class IndexEntry:
 
 @dataclass(frozen=True)
 class BadLine:
-    line_number: int  # from 1
+    line_number: int  # counted from 1
     text: str  # clipped, without control characters
     reason: str
 

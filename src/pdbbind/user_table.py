@@ -41,7 +41,8 @@ _TABLE_COLUMNS = {
     "remark": ("remark",),
 }
 _ROW_FORM = "expected below the header: a row for each complex, with its code and its pK or affinity_text"
-_SEPARATE_PARTS = {"value", "affinity_value", "unit", "units", "affinity_unit", "relation"}  # of an affinity
+# Columns that hold an affinity in parts.
+_SEPARATE_PARTS = {"value", "affinity_value", "unit", "units", "affinity_unit", "relation"}
 
 
 def is_table(path: Path) -> bool:

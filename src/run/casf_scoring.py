@@ -91,7 +91,7 @@ class _Benchmark:
             if not decoys:
                 continue
             native = self._scores(case.code, "docking power", case.protein, case.native) if case.native else {}
-            own = {f"{case.code}_ligand": pk for pk in list(native.values())[:1]}  # as in the published lists
+            own = {f"{case.code}_ligand": pk for pk in list(native.values())[:1]}  # its name in the published lists
             scores[case.code], rmsd[case.code] = decoys | own, case.rmsd | dict.fromkeys(own, 0.0)
         title = f"docking power, {len(scores)} complexes with the native pose{self._note([{code} for code in scores])}"
         return {title: docking_power(scores, rmsd)}
@@ -119,7 +119,7 @@ class _Benchmark:
         """Name of each pose -> pK; poses that cannot be scored are absent, and where none can there is a row."""
         try:
             predictions = list(self.scorer.score(protein, ligands))
-        except UserError as error:  # what holds for the file as a whole
+        except UserError as error:  # the file as a whole cannot be read
             predictions, reason = [], str(error)
         else:
             reason = predictions[0].failure if predictions else f"{ligands}: holds no molecule"

@@ -278,7 +278,7 @@ def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: st
     if latest.is_file():
         try:
             whole = load_checkpoint(latest, required=RECORDED)
-        except CheckpointError as error:  # of the history alone; the model is whole
+        except CheckpointError as error:  # only the history is lost; the model is whole
             log.warning("the history ends at the best epoch: %s", error)
     same = whole["dataset"] == state["dataset"] and whole["split"] == state["split"]
     return Run(

@@ -89,7 +89,7 @@ def resume(trainer: Trainer, path: Path, state: dict) -> None:
     progress = trainer.progress
     now = trainer.facts["config"]
     if any(state["config"][key] != now[key] for key in ("device", "message_passing")):
-        progress.edge_limit = None  # what did not fit there may fit here
+        progress.edge_limit = None  # batches that did not fit on another device may fit here
     if trainer.finished:
         log.info("%s: this run is finished after %d epochs", path, progress.epoch)
     else:

@@ -30,7 +30,7 @@ from src.similarity.applicability import Domain, read_domain
 
 log = logging.getLogger(__name__)
 
-MAX_ATOMS_PER_BATCH = {"cpu": 20_000, "cuda": 60_000}  # what does not fit into a GPU all the same is run in parts
+MAX_ATOMS_PER_BATCH = {"cpu": 20_000, "cuda": 60_000}  # larger batches are run in parts
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ class PoseGraphs:
     failure: str = ""
     warnings: tuple[str, ...] = ()
     applicability: Applicability = UNKNOWN_DOMAIN
-    graphs: tuple[ComplexGraph, ...] = ()  # of the pose, then of its jittered copies
+    graphs: tuple[ComplexGraph, ...] = ()  # graph of the pose, then those of its jittered copies
 
 
 @dataclass(frozen=True)

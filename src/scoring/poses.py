@@ -36,7 +36,7 @@ class Pose:
 
     protein: Path
     ligand: Path
-    number: int  # of the molecule in its file, from 1
+    number: int  # number of the molecule in its file, from 1
     record: LigandRecord | None  # None: the file cannot be read from here on
     failure: str = ""
     given: tuple[str, ...] = ()  # the cells of its row in a table of pairs

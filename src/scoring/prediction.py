@@ -34,14 +34,14 @@ class Prediction:
     ligand: str
     protein_file: str
     ligand_file: str
-    pk: float | None  # of an ensemble the mean
+    pk: float | None  # mean over an ensemble
     warnings: tuple[str, ...]
     failure: str = ""
     half_width: float | None = None  # pK, of the interval that holds 90 % of measured values
     members: tuple[float, ...] = ()  # pK of each model of an ensemble
     jitter_sd: float | None = None  # pK, over copies of the pose with noise
     applicability: str = ""
-    unlike: tuple[str, ...] = ()  # in what the complex is unlike the training set
+    unlike: tuple[str, ...] = ()  # respects in which the complex is unlike the training set
     molecule: int = 1  # number in the ligand file, from 1
 
     @property

@@ -23,12 +23,12 @@ from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
 from src.system.workers import WorkerFault, run_supervised
 
-FEW_POSES = 48  # are scored here sooner than a worker process has started
-POSE_TIMEOUT_S = 60.0  # to read a pose and build its graph
-NETWORK_TIMEOUT_S = 10.0  # for a graph on one busy core; the largest networks need 1 s
-MEMORY_GB = 12.0  # of a worker
+FEW_POSES = 48  # poses that are scored here sooner than a worker process has started
+POSE_TIMEOUT_S = 60.0  # time to read a pose and build its graph
+NETWORK_TIMEOUT_S = 10.0  # time for a graph on one busy core; the largest networks need 1 s
+MEMORY_GB = 12.0  # memory of a worker
 MAX_WORKERS = 16
-BATCH_SIZE = {"cpu": 8, "cuda": 64}  # on a CPU larger batches leave the cache
+BATCH_SIZE = {"cpu": 8, "cuda": 64}  # poses; larger batches leave the cache of a CPU
 
 
 @dataclass(frozen=True)

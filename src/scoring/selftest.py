@@ -43,9 +43,9 @@ from src.scoring.pose_changes import (
 from src.settings import GraphSettings, ProcessingSettings
 
 NUM_DEMO = 3  # complexes of the demo set
-MAX_POSES = 3  # of the user's ligand file
+MAX_POSES = 3  # poses of the user's ligand file
 NUM_TURNS = 4
-NUM_CROSSINGS = 4  # of each cutoff and pose
+NUM_CROSSINGS = 4  # crossings tried for each cutoff and pose
 
 # pK. Sums of a thousand float32 terms in another order differ by 2e-5; scores are printed with three decimals.
 SAME = 1e-4
@@ -67,7 +67,7 @@ class Check:
 
     @property
     def passed(self) -> bool:
-        return self.measured <= self.limit  # and not for NaN
+        return self.measured <= self.limit  # False for NaN
 
     @property
     def line(self) -> str:

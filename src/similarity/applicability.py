@@ -32,7 +32,7 @@ BITS = 2048
 class Applicability:
     """How a complex stands to the training set."""
 
-    text: str  # in words, '' when the checkpoint does not know its training set
+    text: str  # verdict in words, '' when the checkpoint does not know its training set
     reasons: tuple[str, ...] = ()  # why it is unlike the training: 'ligand', 'protein', 'elements', ...
 
 
@@ -45,10 +45,10 @@ class Domain:
 
     codes: tuple[str, ...]  # [L] one complex for each of its different ligands
     fingerprints: np.ndarray  # [L, BITS / 64] uint64, ECFP4
-    sequences: tuple[str, ...]  # of the main chains
+    sequences: tuple[str, ...]  # sequences of the main chains
     elements: frozenset[int]  # atomic numbers in ligands
     pocket_elements: frozenset[int]
-    residues: frozenset[str]  # of RESIDUE_TYPES
+    residues: frozenset[str]  # members of RESIDUE_TYPES
     ligand_size: tuple[int, int]  # heavy atoms, least and most
     pk: tuple[float, float]  # least and most
 

@@ -21,11 +21,11 @@ from scipy import sparse
 
 UNKNOWN = "X"
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
-MIN_COVERAGE = 0.5  # of the known residues of the shorter chain
-MAIN_CHAIN = 0.5  # of the longest chain of a complex; shorter ones, such as a peptide, are not compared
+MIN_COVERAGE = 0.5  # fraction of the known residues of the shorter chain
+MAIN_CHAIN = 0.5  # fraction of the longest chain of a complex; shorter chains, such as a peptide, are not compared
 WORD = 3  # residues; chains with identity t share about t ** WORD of their words
 WORD_MARGIN = 2.0  # a candidate has at least t ** WORD / WORD_MARGIN: 0.36 for 0.9, the least of 827 pairs was 0.5
-FEW_WORDS = 5  # of a chain: too few to judge by, so it is compared with all
+FEW_WORDS = 5  # words; a chain with fewer is compared with all chains
 BLOCK = 512  # rows of the table of shared words that are in memory at once
 NUM_NEAREST = 8  # likeliest chains that are aligned to find the nearest complex
 
@@ -34,14 +34,14 @@ NUM_NEAREST = 8  # likeliest chains that are aligned to find the nearest complex
 class Thresholds:
     """Two complexes belong together above these; each is exclusive."""
 
-    identity: float  # of the proteins, when the ligands are alike too
-    tanimoto: float  # of the ligands, when the proteins are alike too
+    identity: float  # identity of proteins whose ligands are alike too
+    tanimoto: float  # similarity of ligands whose proteins are alike too
     same_protein: float  # identity from which the proteins alone are enough
 
 
 @dataclass(frozen=True)
 class Neighbour:
-    number: int  # of the complex
+    number: int  # number of the complex
     identity: float
     tanimoto: float
 

@@ -33,7 +33,7 @@ from src.similarity.split_files import SplitFileError, read_split_file
 log = logging.getLogger(__name__)
 
 LEAK_LIMIT = 0.9  # identity and Tanimoto similarity above which a complex counts as known from training
-MAX_CLUSTER = 0.25  # of a validation or test set: a larger group would decide the result alone, and goes to training
+MAX_CLUSTER = 0.25  # fraction of a validation or test set; a larger group would decide the result alone, so it trains
 
 Parts = dict[str, list[str]]
 
@@ -121,7 +121,7 @@ def check_leakage(dataset: Dataset, split: Mapping[str, Sequence[str]], similari
     )
     rows = [LeakageRow(label, int(n), len(judged)) for label, n in zip(labels, alike.sum(0), strict=True)]
     unknown, unknown_train = (sum(not similarity.chains_of[n] for n in part) for part in (judged, train))
-    if unknown or unknown_train:  # what they share with others is not in the rows above
+    if unknown or unknown_train:  # the rows above do not say what these share with others
         label = f"have no protein sequence to compare, nor have {unknown_train} of {len(train)} training complexes"
         rows.append(LeakageRow(label, unknown, len(judged)))
     return rows

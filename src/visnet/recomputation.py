@@ -143,7 +143,7 @@ class Replay(NamedTuple):
     """How the edge features below a layer come about."""
 
     first: EdgeRows
-    layers: tuple[Layer, ...]  # those that updated the features
+    layers: tuple[Layer, ...]  # layers that updated the features
     states: tuple[Tensor, ...]  # x [N, F] of the first features, then vec [N, L, F] that went into each layer
     values: Tensor | None  # [E, F], the features on the way forward, overwritten by each layer
 
