@@ -281,7 +281,7 @@ gaussian_process/process.py: a stored process has no more references than are wr
 gaussian_process/test_process.py::test_more_references_than_this_program_writes_are_refused
 
 gaussian_process/joined_model.py: a few complexes do not decide the shares
-- return float((count * np.clip(best, 0, 1) + BELIEF * 0.5) / (count + BELIEF))
+- return float((count * np.clip(best, 0, 1) + PRIOR_WEIGHT * 0.5) / (count + PRIOR_WEIGHT))
 + return float(np.clip(best, 0, 1))
 gaussian_process/test_joined_model.py::test_few_complexes_leave_the_shares_nearly_equal
 
