@@ -33,6 +33,28 @@ GRAPH_SETTINGS = GraphSettings(
 LIGAND = [("C", 0.0, 0.0, 0.0), ("C", 1.5, 0.0, 0.0), ("O", 2.1, 1.1, 0.0), ("N", 2.1, -1.2, 0.2)]
 LIGAND_BONDS = [(1, 2, 1), (2, 3, 2), (2, 4, 1)]
 
+MOL2 = """@<TRIPOS>MOLECULE
+acetamide
+4 3 1 0 0
+SMALL
+NO_CHARGES
+
+@<TRIPOS>ATOM
+1 C1 0.0 0.0 0.0 C.3
+2 C2 1.5 0.0 0.0 C.2
+3 O1 2.1 1.1 0.0 O.2
+4 N1 2.1 -1.2 0.2 N.am
+@<TRIPOS>BOND
+1 1 2 1
+2 2 3 2
+3 2 4 1
+"""
+
+CIF_NAMES = (
+    "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id auth_seq_id "
+    "pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy auth_asym_id pdbx_PDB_model_num"
+)
+
 # residue, chain, number -> atoms (name, element, x, y, z)
 ASP = (
     "ASP",
@@ -106,6 +128,32 @@ def sdf_text(
         lines.append(f"{x:10.4f}{y:10.4f}{z:10.4f} {element:<3} 0  0  0  0  0  0  0  0  0  0  0  0")
     lines += [f"{i:>3}{j:>3}{order:>3}  0" for i, j, order in bonds]
     return "\n".join([*lines, "M  END", "$$$$", ""])
+
+
+def mmcif(pdb: str, model: str = "1") -> str:
+    """The atoms of a PDB file, given by its text, as text of an mmCIF file."""
+    rows = []
+    for number, row in enumerate(pdb.splitlines(), start=1):
+        words = [
+            row[:6],
+            str(number),
+            row[76:78],
+            row[12:16],
+            row[16],
+            row[17:20],
+            "Z",
+            row[22:26],
+            row[26],
+            row[30:38],
+            row[38:46],
+            row[46:54],
+            row[54:60],
+            row[21],
+            model,
+        ]
+        rows.append(" ".join(word.strip() or "." for word in words))
+    names = "\n".join(f"_atom_site.{name}" for name in CIF_NAMES.split())
+    return "data_test\n_entry.id test\n#\nloop_\n" + names + "\n" + "\n".join(rows) + "\n#\nloop_\n_x.y\n1\n"
 
 
 def write_complex(folder: Path, code: str, *, shift: tuple[float, float, float] = (0.0, 0.0, 0.0)) -> None:

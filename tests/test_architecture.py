@@ -7,23 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.rooms import LEVEL
+
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the ground up: a file uses rooms of lower lines and other files of its own room, never a room beside its own.
-LINES = """
-graph system
-settings
-checkpoint
-chemistry pdbbind visnet
-data_processing model evaluation
-data gaussian_process
-similarity hardware
-optimization scoring
-training explanation
-run
-main predict
-"""
-LEVEL = {room: number for number, line in enumerate(LINES.strip().split("\n")) for room in line.split()}
 FINER = {  # what a file of the spine does not know, not even over others
     "training": ("chemistry", "pdbbind", "visnet"),
     "model": ("checkpoint", "chemistry", "pdbbind", "system.locks", "system.storage", "system.workers"),
@@ -48,7 +35,7 @@ def imported(path: Path, text: str | None = None) -> set[str]:
             module = ".".join([*start, *([node.module] if node.module else [])])
             below = {f"{module}.{alias.name}" for alias in node.names}
             found |= {name for name in below if _file(name)} or {module}
-    return {name for name in found if name.split(".")[0] in ("src", "config", "main", "predict")}
+    return {name for name in found if name.split(".")[0] in ("src", "config", "main", "predict", "tests")}
 
 
 def imported_rooms(path: Path) -> set[str]:
@@ -106,6 +93,12 @@ def test_a_room_says_what_it_is_for_and_hands_nothing_on() -> None:
     for path in (ROOT / "src").glob("*/__init__.py"):
         (only,) = ast.parse(path.read_text(encoding="utf-8")).body
         assert isinstance(only.value.value, str), path
+
+
+def test_what_tests_share_stands_in_no_test_file() -> None:
+    """A test file that others import from cannot be split or moved without them."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        assert [name for name in imported(path) if name.split(".")[-1].startswith("test_")] == [], path
 
 
 def test_all_forms_of_imports_are_seen() -> None:

@@ -25,7 +25,7 @@ from src.settings import ModelSettings, settings_from_dict
 from src.system.locks import sole_use
 from src.visnet.message_passing import EAGER, Kernels
 from tests.complexes import sdf_text, write_complex, write_dataset
-from tests.runs import CODES, ROOT, Run, finish, printed_command, score_options, start
+from tests.training_runs import CODES, ROOT, Run, finish, printed_command, score_options, start
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 

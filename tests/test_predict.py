@@ -26,7 +26,7 @@ from src.graph import Batch
 from src.model import AffinityModel
 from src.scoring.ensemble import Ensemble
 from tests.complexes import sdf_text, write_dataset
-from tests.runs import CODES, ROOT, Run, finish, score_options, start
+from tests.training_runs import CODES, ROOT, Run, finish, score_options, start
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from src.pdbbind.user_table import has_labels
 from src.run.run_record import FREE_KEYS
 from src.scoring.prediction import COLUMNS
 from src.settings import GraphSettings
-from tests.test_architecture import LEVEL
+from tests.rooms import LEVEL
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -5,124 +5,31 @@ import logging
 import math
 import os
 import signal
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
-from config import CONFIG
 from src import training
 from src.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.optimization import saving
 from src.optimization.optimizer import FINAL_LEARNING_RATE
 from src.optimization.progress import write_history
-from src.settings import read_settings
 from src.system.storage import StorageError
 from src.training import Trainer, TrainingError
-from tests.synthetic import random_batch
-
-EPOCHS, NUM_BATCHES = 3, 5
-
-
-class TinyModel(nn.Module):
-    """Enough of a model for the loop: dropout to use random numbers, two layers, one number per complex."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hidden = nn.Linear(3, 8)
-        self.last = nn.Linear(8, 1)
-        self.dropout = 0.2
-        self.spoil: Callable[[Batch, torch.Tensor], torch.Tensor] | None = None
-
-    def forward(self, batch: Batch) -> torch.Tensor:
-        per_atom = nn.functional.dropout(torch.relu(self.hidden(batch.pos)), self.dropout, self.training)
-        summed = torch.zeros(batch.num_graphs, 8, dtype=per_atom.dtype).index_add(0, batch.graph_of_atom, per_atom)
-        predicted = self.last(summed).squeeze(-1)
-        return self.spoil(batch, predicted) if self.spoil and self.training else predicted
-
-
-def make_batches(epoch: int) -> list[Batch]:
-    """Five batches of 2, 2, 2, 2 and 1 complexes."""
-    sizes = [2, 2, 2, 2, 1]
-    return [
-        replace(
-            random_batch(size, seed=10 * epoch + number, num_ligand_atoms=3, num_pocket_atoms=6),
-            codes=tuple(f"e{epoch}b{number}c{i}" for i in range(size)),
-        )
-        for number, size in enumerate(sizes)
-    ]
-
-
-def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
-    return make_batches(epoch)[first_batch:]
-
-
-VALIDATION = [random_batch(4, seed=99, num_ligand_atoms=3, num_pocket_atoms=6)]
-
-
-def make_trainer(folder: Path, **changes: object) -> Trainer:
-    values = {
-        "epochs": EPOCHS,
-        "learning_rate": 1e-2,
-        "ema_decay": 0.9,
-        "checkpoint_dir": str(folder / "checkpoints"),
-        "results_dir": str(folder / "results"),
-        "manual_save_trigger_file": str(folder / "SAVE_NOW.flag"),
-        "precision": "fp32",
-    }
-    settings = read_settings({**CONFIG, **values, **changes}, root=folder)
-    Path(settings.output.checkpoint_dir).mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
-    dictionaries = ("versions", "config", "model_settings", "graph_settings", "split", "dataset")
-    facts = {"data_version": "1", "kernels": "plain", **{name: {} for name in dictionaries}}
-    return Trainer(
-        TinyModel(),
-        settings.training,
-        settings.output,
-        device=torch.device("cpu"),
-        num_batches=[NUM_BATCHES] * settings.training.epochs,
-        facts=facts,
-    )
-
-
-def fingerprint(trainer: Trainer) -> dict:
-    """All that must be equal after an interrupted and an uninterrupted run; seconds are nobody's promise."""
-    state = trainer.state_dict()
-    history = [{k: v for k, v in row.items() if k != "seconds"} for row in state["progress"].pop("history")]
-    state["progress"].pop("seconds")
-    return {**state, "history": history}
-
-
-def assert_same(one: object, other: object) -> None:
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, other)
-    elif isinstance(one, dict):
-        assert one.keys() == other.keys()
-        for key in one:
-            assert_same(one[key], other[key])
-    elif isinstance(one, (list, tuple)):
-        assert len(one) == len(other)
-        for left, right in zip(one, other, strict=True):
-            assert_same(left, right)
-    else:
-        assert one == other or (one != one and other != other)
-
-
-def signal_once(is_due: Callable[[], bool]) -> Callable[[Batch, torch.Tensor], torch.Tensor]:
-    """A change of the model's output that leaves it as it is, and sends one SIGINT when it is due."""
-    sent = []
-
-    def forward(batch: Batch, predicted: torch.Tensor) -> torch.Tensor:
-        if is_due() and not sent:
-            sent.append(True)
-            os.kill(os.getpid(), signal.SIGINT)
-        return predicted
-
-    return forward
+from tests.training_runs import (
+    EPOCHS,
+    NUM_BATCHES,
+    VALIDATION,
+    assert_same,
+    fingerprint,
+    make_batches,
+    make_trainer,
+    signal_once,
+    train_batches,
+)
 
 
 @pytest.mark.fault("C1", "C2", "C4", "C6", "C8")

@@ -11,6 +11,7 @@ from src.chemistry.atoms import StructureError
 from src.chemistry.ligands import read_ligand
 from src.chemistry.proteins import copy_notes, drop_ligand_copy, incomplete_residues, read_protein
 from src.graph import BOND_CUTOFF, FEATURE_COLUMN, MAX_CHARGE, RESIDUE_TYPES, BondType, Side
+from tests.complexes import CIF_NAMES, mmcif
 
 REAL = Path(os.environ["AIDD_REAL_DATA"]) / "pdbbind" if os.environ.get("AIDD_REAL_DATA") else None
 needs_real_data = pytest.mark.skipif(REAL is None, reason="AIDD_REAL_DATA is not set")
@@ -470,37 +471,6 @@ def test_truncation_never_crashes(read):
             except StructureError:
                 num_atoms = 0
             assert num_atoms <= 11
-
-
-CIF_NAMES = (
-    "group_PDB id type_symbol label_atom_id label_alt_id label_comp_id label_asym_id auth_seq_id "
-    "pdbx_PDB_ins_code Cartn_x Cartn_y Cartn_z occupancy auth_asym_id pdbx_PDB_model_num"
-)
-
-
-def mmcif(pdb: str, model="1") -> str:
-    rows = []
-    for number, row in enumerate(pdb.splitlines(), start=1):
-        words = [
-            row[:6],
-            str(number),
-            row[76:78],
-            row[12:16],
-            row[16],
-            row[17:20],
-            "Z",
-            row[22:26],
-            row[26],
-            row[30:38],
-            row[38:46],
-            row[46:54],
-            row[54:60],
-            row[21],
-            model,
-        ]
-        rows.append(" ".join(word.strip() or "." for word in words))
-    names = "\n".join(f"_atom_site.{name}" for name in CIF_NAMES.split())
-    return "data_test\n_entry.id test\n#\nloop_\n" + names + "\n" + "\n".join(rows) + "\n#\nloop_\n_x.y\n1\n"
 
 
 RICH = (

@@ -38,7 +38,7 @@ from tests.complexes import (
     write_complex,
     write_dataset,
 )
-from tests.runs import Run, finish, start
+from tests.training_runs import Run, finish, start
 
 CODES = ("1aaa", "1bbb", "1ccc", "1ddd", "1eee")
 

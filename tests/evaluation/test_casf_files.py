@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from src.evaluation.casf_files import CasfError, find_docking, find_screening, read_core_set, read_rmsd, read_targets
-from tests.casf import write_casf
+from tests.casf_folder import write_casf
 
 
 def test_files_are_found_where_the_benchmark_keeps_them(tmp_path: Path) -> None:

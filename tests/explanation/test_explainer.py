@@ -32,10 +32,10 @@ from src.gaussian_process.process import fit_gaussian_process
 from src.hardware.inference import predict_batches
 from src.model import AffinityModel, build_model
 from src.scoring.poses import iter_poses
+from tests.checkpoints import make_checkpoint
 from tests.complexes import GRAPH_SETTINGS, LIGAND, RESIDUES, small_settings
 from tests.complexes import pdb_text as complex_pdb
 from tests.complexes import sdf_text as ligand_sdf
-from tests.scoring.test_prediction import make_checkpoint
 from tests.synthetic import random_batch, scattered, tiny_settings
 
 

@@ -15,7 +15,7 @@ from random import Random
 from rdkit import Chem
 
 from src.data.demo import write_demo
-from tests.chemistry.test_proteins import mmcif
+from tests.complexes import mmcif
 
 SEED = 0
 NUM_COMPLEXES = 4

@@ -32,9 +32,9 @@ from src.scoring.ensemble import Scorer, load_scorer
 from src.scoring.prediction import Prediction
 from src.similarity.splits import split_codes
 from src.system.workers import run_supervised
+from tests.checkpoints import make_checkpoint
 from tests.complexes import GRAPH_SETTINGS, sdf_text, small_settings, write_dataset
 from tests.faults.mutated_files import COUNTS, LIGANDS, PROTEINS, MutatedFile, mutated_files, whole_files
-from tests.scoring.test_prediction import make_checkpoint
 
 SECONDS = 2.0  # of processor time for one file, so that a busy machine counts for nothing
 TIMEOUT_S = 5.0  # for a worker that hangs; a mutated file takes milliseconds

@@ -19,7 +19,7 @@ import pytest
 from src.checkpoint import load_checkpoint, newest_checkpoint, progress_of
 from tests.complexes import write_dataset
 from tests.faults.launcher import Ended, Launcher, Patch, Process
-from tests.runs import CODES, Run, fingerprints, finish, start
+from tests.training_runs import CODES, Run, fingerprints, finish, start
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes and signals")
 

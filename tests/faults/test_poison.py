@@ -24,12 +24,13 @@ from src.model import AffinityModel, build_model
 from src.optimization.progress import skipped_text
 from src.training import Trainer, TrainingError
 from tests.complexes import write_dataset
-from tests.runs import CODES, Run
 from tests.synthetic import batch_of, random_batch, random_complex, tiny_settings
-from tests.test_training import (
+from tests.training_runs import (
+    CODES,
     EPOCHS,
     NUM_BATCHES,
     VALIDATION,
+    Run,
     assert_same,
     fingerprint,
     make_batches,

@@ -28,7 +28,7 @@ from src.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from src.settings import ModelSettings
 from src.system.storage import read_plain
 from tests.complexes import sdf_text, write_dataset
-from tests.runs import CODES, ROOT, Run, score_options
+from tests.training_runs import CODES, ROOT, Run, score_options
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files")
 

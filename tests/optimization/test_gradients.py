@@ -22,7 +22,7 @@ from src.optimization.gradients import WindowGradient
 from src.optimization.losses import ranking_losses, squared_errors
 from src.training import Trainer, TrainingError
 from tests.synthetic import batch_of, random_batch, random_complex, tiny_settings
-from tests.test_training import (
+from tests.training_runs import (
     VALIDATION,
     assert_same,
     fingerprint,

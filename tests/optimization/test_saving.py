@@ -7,7 +7,7 @@ import torch
 
 from src.checkpoint import BEST, CRASHED, CheckpointError, load_checkpoint
 from src.optimization.saving import on_cpu, saved_if_it_crashes
-from tests.test_training import VALIDATION, make_trainer, train_batches
+from tests.training_runs import VALIDATION, make_trainer, train_batches
 
 
 class ExpectedError(Exception):

@@ -12,7 +12,7 @@ from src.chemistry.atoms import StructureError
 from src.evaluation.casf_files import CasfError
 from src.run.casf_scoring import score_casf
 from src.scoring.prediction import Prediction
-from tests.casf import CORE, write_casf
+from tests.casf_folder import CORE, write_casf
 
 
 class Known:

@@ -15,7 +15,7 @@ from src.gaussian_process.joined_model import JoinedModel
 from src.hardware.inference import predict_batches
 from src.scoring.ensemble import load_scorer
 from tests.complexes import small_settings, write_dataset
-from tests.runs import CODES, Run, fingerprints
+from tests.training_runs import CODES, Run, fingerprints
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from src.run import results
 from src.run.results import RECORDED, settings_of_run
 from src.system.storage import write_plain
 from tests.complexes import small_settings, write_dataset
-from tests.runs import CODES, ROOT, Run, finish, start
+from tests.training_runs import CODES, ROOT, Run, finish, start
 
 FILES = ("metrics.json", "test_predictions.csv", "skipped.csv", "splits.json", "model_card.md", "report.html")
 

@@ -13,8 +13,7 @@ import pytest
 
 from src.chemistry.ligands import LigandError, LigandRecord
 from src.scoring.poses import LIGAND_ENDINGS, Pose, PoseError, find_ligands, iter_poses, read_pairs, require_protein
-from tests.complexes import pdb_text, sdf_text
-from tests.scoring.test_prediction import MOL2
+from tests.complexes import MOL2, pdb_text, sdf_text
 
 PROTEIN = Path("p.pdb")
 

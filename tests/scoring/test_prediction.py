@@ -12,14 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoint import CheckpointError, rng_state, save_checkpoint
+from src.checkpoint import CheckpointError
 from src.chemistry.atoms import StructureError
 from src.data.batching import in_order
 from src.data.cache import GraphCache, build_cache
 from src.data.dataset import Example
 from src.hardware.device import DeviceError
 from src.hardware.inference import predict_batches
-from src.model import build_model
 from src.pdbbind.folders import ComplexFiles, locate_complexes
 from src.run.run_record import run_facts
 from src.scoring.ensemble import Ensemble, Scorer, load_scorer
@@ -27,6 +26,7 @@ from src.scoring.poses import iter_poses
 from src.scoring.prediction import COLUMNS, Prediction, sentence
 from src.settings import Settings
 from src.system.storage import read_plain, write_csv
+from tests.checkpoints import CODES, make_checkpoint
 from tests.complexes import (
     ALA,
     ASP,
@@ -34,15 +34,13 @@ from tests.complexes import (
     LIGAND,
     LIGAND_BONDS,
     LYS,
+    MOL2,
     assert_same_graph,
     pdb_text,
     sdf_text,
     small_settings,
     write_complex,
 )
-from tests.synthetic import scattered
-
-CODES = ("1aaa", "1bbb", "1ccc")
 
 
 @pytest.fixture
@@ -50,24 +48,6 @@ def settings(tmp_path: Path) -> Settings:
     for number, code in enumerate(CODES):
         write_complex(tmp_path / "data", code, shift=(0.3 * number, 0.0, 0.0))
     return small_settings(tmp_path)
-
-
-def make_checkpoint(path: Path, settings: Settings, **changes: Any) -> Path:
-    torch.manual_seed(0)
-    model = scattered(build_model(settings.model))
-    model.set_label_scale(6.0, 1.5)
-    state = {
-        **run_facts(settings, {"train": list(CODES)}, dataset_fingerprint="0", synthetic=False),
-        "model": model.state_dict(),
-        "ema": None,
-        "optimizer": {},
-        "scheduler": {},
-        "scaler": {},
-        "rng": rng_state(),
-        "progress": {"epoch": 0, "next_batch": 0},
-    }
-    save_checkpoint(path, {**state, **changes})
-    return path
 
 
 @pytest.fixture
@@ -219,24 +199,6 @@ def test_a_ligand_that_is_not_sound_is_read_as_in_training(tmp_path: Path, score
     assert not any("partial" in warning for warning in row.warnings)
     (expected,) = scorer.score(protein, tmp_path / "l.mol2")
     assert row.pk == pytest.approx(expected.pk, abs=1e-6)
-
-
-MOL2 = """@<TRIPOS>MOLECULE
-acetamide
-4 3 1 0 0
-SMALL
-NO_CHARGES
-
-@<TRIPOS>ATOM
-1 C1 0.0 0.0 0.0 C.3
-2 C2 1.5 0.0 0.0 C.2
-3 O1 2.1 1.1 0.0 O.2
-4 N1 2.1 -1.2 0.2 N.am
-@<TRIPOS>BOND
-1 1 2 1
-2 2 3 2
-3 2 4 1
-"""
 
 
 def test_a_number_that_is_not_finite_is_a_failure(tmp_path: Path, settings: Settings, scorer: Scorer) -> None:

@@ -21,8 +21,7 @@ from src.chemistry.ligands import LigandRecord
 from src.scoring.poses import Pose
 from src.scoring.score_files import ScoreFile, require_apart, signature
 from src.system.storage import StorageError
-from tests.complexes import sdf_text
-from tests.scoring.test_prediction import MOL2
+from tests.complexes import MOL2, sdf_text
 
 COLUMNS = ["ligand", "pK", "status"]
 ENDINGS = ["csv", "csv.gz", "json", "json.gz", "sdf", "sdf.gz"]

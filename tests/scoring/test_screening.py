@@ -23,8 +23,8 @@ from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose, iter_poses
 from src.scoring.prediction import Prediction
 from src.scoring.screening import ScreeningOptions, Tally, screen
+from tests.checkpoints import make_checkpoint
 from tests.complexes import pdb_text, sdf_text, small_settings
-from tests.scoring.test_prediction import make_checkpoint
 
 HERE = ScreeningOptions(num_workers=0)
 

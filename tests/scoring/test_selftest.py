@@ -33,8 +33,8 @@ from src.scoring.pose_changes import (
 )
 from src.scoring.selftest import Check, Judge, check_poses, run_selftest, selftest_table
 from src.settings import GraphSettings
+from tests.checkpoints import make_checkpoint
 from tests.complexes import GRAPH_SETTINGS, pdb_text, sdf_text, small_settings
-from tests.scoring.test_prediction import make_checkpoint
 from tests.synthetic import random_batch, scattered, tiny_settings
 
 CPU = torch.device("cpu")

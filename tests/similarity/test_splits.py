@@ -29,8 +29,8 @@ from src.similarity.splits import (
     split_text,
 )
 from tests.complexes import small_settings, write_dataset
-from tests.runs import CODES, Run
-from tests.similarity.test_comparison import ASPIRIN, CAFFEINE, PARACETAMOL, draw, mutated
+from tests.similarity.relatives import ASPIRIN, CAFFEINE, PARACETAMOL, draw, mutated
+from tests.training_runs import CODES, Run
 
 METHODS = ["random", "time", "cluster", "scaffold"]
 LIGANDS = [ASPIRIN, PARACETAMOL, CAFFEINE, "CCO", "c1ccc2ccccc2c1", "C1CCNCC1", "c1ccsc1", "c1ccoc1", "C1CCOC1", "CCN"]

@@ -13,7 +13,7 @@ import pytest
 
 from src.system import installation
 from src.system.installation import installation_fault
-from tests.runs import ROOT
+from tests.training_runs import ROOT
 
 
 def with_versions(monkeypatch: pytest.MonkeyPatch, **versions: str | None) -> None:

@@ -1,4 +1,4 @@
-"""A folder as CASF-2016 lays it out, without structures."""
+"""A CASF folder of three complexes, with decoys of one of them."""
 
 from __future__ import annotations
 
