@@ -143,48 +143,44 @@ def test_what_a_run_leaves(run: Run, capsys: pytest.CaptureFixture) -> None:
     assert set(printed_command(printed)[1::2]) >= {str(run.checkpoints / "model_best.pth.tar")}
 
 
-def test_predicting_gives_the_number_of_the_evaluation(run: Run, capsys: pytest.CaptureFixture) -> None:
-    run.train()
+def test_predicting_gives_the_number_of_the_evaluation(finished: Run, capsys: pytest.CaptureFixture) -> None:
     capsys.readouterr()
-    with open(run.results / "test_predictions.csv", newline="") as file:
+    with open(finished.results / "test_predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    table = ["--output", str(run.folder / "s.json"), "--overwrite"]
+    table = ["--output", str(finished.folder / "s.json"), "--overwrite"]
     for row in rows:
-        assert scoring_program.main([*score_options(run, row["code"]), *table]) == 0
-        (scored,) = json.loads((run.folder / "s.json").read_text())
+        assert scoring_program.main([*score_options(finished, row["code"]), *table]) == 0
+        (scored,) = json.loads((finished.folder / "s.json").read_text())
         assert scored["pK"] == pytest.approx(float(row["predicted_pK"]), abs=1e-3)
         (shown,) = re.findall(r"pK ([\d.]+) ", capsys.readouterr().out)
         assert float(shown) == pytest.approx(scored["pK"], abs=0.0056)  # rounded to 2 and to 3 decimals
 
 
-def test_a_finished_run_says_so_and_trains_no_more(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run.train()
-    history, weights = run.history(), run.weights()
+def test_a_finished_run_says_so_and_trains_no_more(finished: Run, caplog: pytest.LogCaptureFixture) -> None:
+    history, weights = finished.history(), finished.weights()
     with caplog.at_level(logging.INFO):
-        assert run.train() == 0
+        assert finished.train() == 0
     assert "this run is finished after 2 epochs" in caplog.text
     assert "epoch   3" not in caplog.text
-    assert run.history() == history
-    assert all(torch.equal(value, run.weights()[name]) for name, value in weights.items())
+    assert finished.history() == history
+    assert all(torch.equal(value, finished.weights()[name]) for name, value in weights.items())
 
 
-def test_more_epochs_go_on_where_it_stopped(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run.train()
+def test_more_epochs_go_on_where_it_stopped(finished: Run, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
-        assert run.train(epochs=3) == 0
+        assert finished.train(epochs=3) == 0
     assert "going on from" in caplog.text
     assert "epochs: 2 -> 3" in caplog.text
-    assert [row["epoch"] for row in run.history()] == [1, 2, 3]
+    assert [row["epoch"] for row in finished.history()] == [1, 2, 3]
 
 
-def test_fresh_starts_over_and_keeps_the_old_files(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run.train()
-    old = sorted(path.read_bytes() for path in run.checkpoints.glob("*.pth.tar"))
+def test_fresh_starts_over_and_keeps_the_old_files(finished: Run, caplog: pytest.LogCaptureFixture) -> None:
+    old = sorted(path.read_bytes() for path in finished.checkpoints.glob("*.pth.tar"))
     with caplog.at_level(logging.INFO):
-        assert run.train("--fresh", learning_rate=0.01) == 0
+        assert finished.train("--fresh", learning_rate=0.01) == 0
     assert "earlier checkpoints are now in" in caplog.text
-    assert sorted(path.read_bytes() for path in run.checkpoints.glob("before-*/*.pth.tar")) == old
-    assert [row["epoch"] for row in run.history()] == [1, 2]
+    assert sorted(path.read_bytes() for path in finished.checkpoints.glob("before-*/*.pth.tar")) == old
+    assert [row["epoch"] for row in finished.history()] == [1, 2]
 
 
 def test_the_command_to_go_on_does_not_start_over(
@@ -221,40 +217,37 @@ def test_the_printed_command_works_from_any_folder(
     ],
 )
 def test_another_run_in_the_same_folder_is_refused(
-    run: Run, caplog: pytest.LogCaptureFixture, change: dict[str, float]
+    finished: Run, caplog: pytest.LogCaptureFixture, change: dict[str, float]
 ) -> None:
-    run.train()
-    before = {path: path.read_bytes() for path in run.checkpoints.iterdir()}
-    assert run.train(**change) == 2
+    before = {path: path.read_bytes() for path in finished.checkpoints.iterdir()}
+    assert finished.train(**change) == 2
     ((key, value),) = change.items()
     assert re.search(rf"{key}: \S+ -> {value}", caplog.text)
     assert "--fresh" in caplog.text
-    assert {path: path.read_bytes() for path in run.checkpoints.iterdir()} == before
+    assert {path: path.read_bytes() for path in finished.checkpoints.iterdir()} == before
 
 
 @pytest.mark.fault("B8", "B9")
 @pytest.mark.parametrize("change", [{"learning_rate": 0.01}, {"batch_size": 2}, {"visnet_num_layers": 2}])
 def test_settings_of_another_run_are_refused_before_the_data_are_read(
-    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: dict[str, float]
+    finished: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, change: dict[str, float]
 ) -> None:
-    run.train()
     monkeypatch.setattr(training_program, "load_dataset", lambda *_: pytest.fail("the data were read"))
-    assert run.train(**change) == 2
+    assert finished.train(**change) == 2
     assert "belongs to another run" in caplog.text
 
 
-def test_ctrl_c_after_fresh_does_not_bring_the_old_run_back(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_after_fresh_does_not_bring_the_old_run_back(finished: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command that is printed leaves --fresh out, so the old checkpoints have to be out of its way by then."""
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    run.train()
     with monkeypatch.context() as patch:
         patch.setattr(training_program, "load_dataset", interrupted)
-        assert run.train("--fresh", seed=7) == 130
-    assert run.train(seed=7) == 0
-    assert [row["epoch"] for row in run.history()] == [1, 2]
+        assert finished.train("--fresh", seed=7) == 130
+    assert finished.train(seed=7) == 0
+    assert [row["epoch"] for row in finished.history()] == [1, 2]
 
 
 @pytest.mark.fault("A12")
@@ -286,18 +279,19 @@ def test_a_folder_that_cannot_be_written_to_is_found_before_any_work(
 
 @pytest.mark.fault("B5")
 def test_checkpoints_that_are_all_damaged_stop_the_run_before_any_work(
-    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    finished: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run.train()
-    for path in run.checkpoints.glob("*.pth.tar"):
+    for path in finished.checkpoints.glob("*.pth.tar"):
         path.write_bytes(path.read_bytes()[:-5000])
-    before = {path: path.read_bytes() for path in [*run.checkpoints.iterdir(), *run.results.iterdir()]}
+    files = [*finished.checkpoints.iterdir(), *finished.results.iterdir()]
+    before = {path: path.read_bytes() for path in files}
     monkeypatch.setattr(training_program, "load_dataset", lambda *_: pytest.fail("the data were read"))
-    assert run.train() == 2
+    assert finished.train() == 2
     assert "no checkpoint can be used:" in caplog.text
     for name in ("checkpoint.pth.tar", "checkpoint_previous.pth.tar", "model_best.pth.tar"):
-        assert f"{run.checkpoints / name}: cannot be read" in caplog.text
-    assert {path: path.read_bytes() for path in [*run.checkpoints.iterdir(), *run.results.iterdir()]} == before
+        assert f"{finished.checkpoints / name}: cannot be read" in caplog.text
+    assert [*finished.checkpoints.iterdir(), *finished.results.iterdir()] == files
+    assert {path: path.read_bytes() for path in files} == before
 
 
 @pytest.mark.slow  # torch.compile is imported
@@ -367,42 +361,42 @@ def test_many_failures_are_a_loud_table_and_too_many_stop_the_run(run: Run, capl
 
 @pytest.mark.fault("B9", "C12")
 @pytest.mark.fault("C12")
-def test_another_label_is_another_run(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run.train()
-    index = run.folder / "data" / "index" / "INDEX_test.2020R1.lst"
+def test_another_label_is_another_run(finished: Run, caplog: pytest.LogCaptureFixture) -> None:
+    index = finished.folder / "data" / "index" / "INDEX_test.2020R1.lst"
     index.write_text(index.read_text().replace("Kd=3nM", "Kd=4nM"))
-    assert run.train() == 2
+    assert finished.train() == 2
     assert "codes, labels or their split" in caplog.text
 
 
 @pytest.mark.fault("B3")
 @pytest.mark.fault("C12")
-def test_a_complex_more_is_another_run(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run.train()
-    before = {path: path.read_bytes() for path in run.checkpoints.iterdir() if path.suffix == ".tar"}
-    write_complex(run.folder / "data", "2bbb", shift=(0.02, 0.0, 0.0))
-    index = run.folder / "data" / "index" / "INDEX_test.2020R1.lst"
+def test_a_complex_more_is_another_run(finished: Run, caplog: pytest.LogCaptureFixture) -> None:
+    before = {path: path.read_bytes() for path in finished.checkpoints.iterdir() if path.suffix == ".tar"}
+    write_complex(finished.folder / "data", "2bbb", shift=(0.02, 0.0, 0.0))
+    index = finished.folder / "data" / "index" / "INDEX_test.2020R1.lst"
     index.write_text(index.read_text() + "2bbb  2.00  2010  Kd=3nM  // 2bbb.pdf (ACM)\n")
-    assert run.train() == 2
+    assert finished.train() == 2
     assert "codes, labels or their split" in caplog.text
     assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.fault("M10")
-def test_results_of_an_earlier_run_are_moved_and_not_overwritten(run: Run, caplog: pytest.LogCaptureFixture) -> None:
-    run.train()
-    old = {path.name: path.read_bytes() for path in run.results.iterdir() if path.name in RESULTS}
-    (run.results / "notes.txt").write_text("mine")
+def test_results_of_an_earlier_run_are_moved_and_not_overwritten(
+    finished: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    old = {path.name: path.read_bytes() for path in finished.results.iterdir() if path.name in RESULTS}
+    (finished.results / "notes.txt").write_text("mine")
+    elsewhere = str(finished.folder / "other checkpoints")
     with caplog.at_level(logging.INFO):
-        assert run.train(checkpoint_dir=str(run.folder / "other checkpoints"), seed=7) == 0
-    (moved,) = run.results.glob("before-*")
+        assert finished.train(checkpoint_dir=elsewhere, seed=7) == 0
+    (moved,) = finished.results.glob("before-*")
     assert f"results of an earlier run are now in {moved}" in caplog.text
     kept = {path.name: path.read_bytes() for path in moved.iterdir()}
     assert {name: kept[name] for name in RESULTS} == old
-    assert (run.results / "notes.txt").read_text() == "mine"
-    assert (run.results / "metrics.json").is_file()
-    assert run.train(checkpoint_dir=str(run.folder / "other checkpoints"), seed=7) == 0  # goes on: nothing is moved
-    assert list(run.results.glob("before-*")) == [moved]
+    assert (finished.results / "notes.txt").read_text() == "mine"
+    assert (finished.results / "metrics.json").is_file()
+    assert finished.train(checkpoint_dir=elsewhere, seed=7) == 0  # goes on: nothing is moved
+    assert list(finished.results.glob("before-*")) == [moved]
 
 
 RESULTS = ("history.csv", "history.jsonl", "run.json", "metrics.json", "test_predictions.csv")
@@ -560,15 +554,14 @@ def test_labels_that_are_all_the_same_have_no_correlation(run: Run, capsys: pyte
     assert re.search(r"this model .* n/a +n/a", capsys.readouterr().out)
 
 
-def test_a_validation_set_of_bounds_alone_is_refused(run: Run) -> None:
-    index = run.folder / "data" / "index" / "INDEX_test.2020R1.lst"
-    run.train()
-    held_out = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["split"]["validation"]
+def test_a_validation_set_of_bounds_alone_is_refused(finished: Run) -> None:
+    index = finished.folder / "data" / "index" / "INDEX_test.2020R1.lst"
+    held_out = load_checkpoint(finished.checkpoints / "checkpoint.pth.tar")["split"]["validation"]
     lines = [line.replace("Kd=", "Kd<") if line[:4] in held_out else line for line in index.read_text().splitlines()]
     index.write_text("\n".join([*lines, ""]))
-    shutil.rmtree(run.checkpoints)
-    assert run.train(censored_labels="bound") == 2
-    assert not list(run.checkpoints.glob("*.pth.tar"))
+    shutil.rmtree(finished.checkpoints)
+    assert finished.train(censored_labels="bound") == 2
+    assert not list(finished.checkpoints.glob("*.pth.tar"))
 
 
 @pytest.mark.fault("M3")

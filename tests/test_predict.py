@@ -25,16 +25,8 @@ from src.checkpoint import load_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.model import AffinityModel
 from src.scoring.ensemble import Ensemble
-from tests.complexes import sdf_text, write_dataset
-from tests.training_runs import CODES, ROOT, Run, finish, score_options, start
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("trained"))
-    write_dataset(run.folder / "data", CODES)
-    assert run.train() == 0
-    return run
+from tests.complexes import sdf_text
+from tests.training_runs import ROOT, Run, finish, score_options, start
 
 
 @pytest.mark.fault("M6")

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -37,13 +38,17 @@ class Run:
     """A folder with a data set, and a way to train there in this process or in one of its own."""
 
     folder: Path
+    draws_figures: bool = False  # which takes longer than all the rest of a run
 
     def options(self, *more: str, **changes: object) -> list[str]:
         values = {**small_config(self.folder), **changes}
         return [*more, *(part for key, value in values.items() for part in ("--set", f"{key}={value}"))]
 
     def train(self, *more: str, **changes: object) -> int:
-        return training_program.main(self.options(*more, **changes))
+        with pytest.MonkeyPatch.context() as patch:
+            if not self.draws_figures:
+                patch.setitem(sys.modules, "matplotlib", None)  # as if it were not installed
+            return training_program.main(self.options(*more, **changes))
 
     @property
     def checkpoints(self) -> Path:

@@ -11,6 +11,7 @@ compares both.
 
 from __future__ import annotations
 
+import atexit
 import builtins
 import contextlib
 import gc
@@ -23,6 +24,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -258,7 +260,7 @@ def _serve() -> None:
             running.add(answer)
         else:
             _become(request)
-            sys.exit(main.main(request["options"]))
+            _end(main.main(request["options"]))
         print(json.dumps(answer), flush=True)
     for pid in list(running):
         _wait(pid, 0.0, running)
@@ -283,6 +285,15 @@ def _become(request: dict) -> None:
     sys.argv = ["main.py", *request["options"]]
     for patch in request["patches"]:
         arm(Patch(**patch))
+
+
+def _end(code: int) -> None:
+    """End this fork as sys.exit does, but for the freeing of all that was imported: it takes as long as a short run."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _wait(pid: int, timeout_s: float, running: set[int]) -> int | None:

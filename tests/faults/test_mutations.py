@@ -7,7 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.mutations import MUTATIONS, ROOT, Mutation, MutationError, copy_program, run_tests, without
+from tests.faults.mutations import (
+    MUTATIONS,
+    ROOT,
+    Mutation,
+    MutationError,
+    copy_program,
+    read_mutations,
+    run_tests,
+    without,
+)
 
 every = pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.protection.replace(" ", "_"))
 
@@ -29,14 +38,75 @@ def test_the_tests_of_a_protection_exist(mutation: Mutation) -> None:
 
 def test_no_protection_stands_there_twice() -> None:
     assert len({mutation.protection for mutation in MUTATIONS}) == len(MUTATIONS)
-    assert len({(mutation.file, mutation.old) for mutation in MUTATIONS}) == len(MUTATIONS)
+    assert len({(mutation.file, mutation.function, mutation.old) for mutation in MUTATIONS}) == len(MUTATIONS)
 
 
-@pytest.mark.parametrize(("content", "count"), [("a = 1\n", 0), ("b = 1\nb = 1\n", 2)])
-def test_a_patch_that_no_longer_fits_is_named(tmp_path: Path, content: str, count: int) -> None:
-    (tmp_path / "file.py").write_text(content)
-    with pytest.raises(MutationError, match=f"some check: .* stands {count} times in file.py"):
-        without(Mutation("some check", "file.py", "b = 1\n", "", ()), tmp_path)
+PROGRAM = """
+LIMIT = 5
+
+class Folder:
+    def save(self, file):
+        for name in ("a", "b"):
+            write(name, whole=True)
+        if self.open and not (
+            file.closed  # by somebody else
+        ):
+            whole = True
+            sync(file.fileno())
+
+def save(file):
+    sync(file.fileno())
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "old", "new", "line"),
+    [
+        ("", "LIMIT = 5", "LIMIT = None", "LIMIT = None"),
+        ("Folder.save", "sync( file.fileno( ) )", "pass", "            pass"),
+        ("save", "sync(file.fileno())", "pass", "    pass"),
+        ("save", "file.fileno()", "0", "    sync(0)"),
+        ("Folder.save", "for name in ('a', 'b'):", "for name in ('a',):", "        for name in ('a',):"),
+        ("Folder.save", "if self.open and not file.closed:", "if False:", "        if False:"),
+        ("Folder.save", "not file.closed", "True", "        if self.open and True:"),
+    ],
+)
+def test_one_place_is_found_by_what_it_says(tmp_path: Path, function: str, old: str, new: str, line: str) -> None:
+    (tmp_path / "file.py").write_text(PROGRAM)
+    before = ast.unparse(ast.parse(PROGRAM)).splitlines()
+    after = without(Mutation("a check", "file.py", function, old, new, ()), tmp_path).splitlines()
+    (changed,) = [number for number, lines in enumerate(zip(before, after, strict=True)) if len(set(lines)) > 1]
+    assert after[changed] == line
+
+
+@pytest.mark.parametrize(
+    ("function", "old", "new", "places"),
+    [
+        ("", "sync(file.fileno())", "pass", "0 times in no function of file.py.* 1 in Folder.save, 1 in save"),
+        ("save", "sync(file)", "pass", "0 times in save of file.py, .*: none"),
+        ("Folder.save", "whole = True", "whole = False", "2 times in Folder.save"),
+        ("Folder.save", "whole=True", "whole=False", "2 times in Folder.save"),  # an argument reads like a statement
+    ],
+)
+def test_what_does_not_stand_there_once_is_named(
+    tmp_path: Path, function: str, old: str, new: str, places: str
+) -> None:
+    (tmp_path / "file.py").write_text(PROGRAM)
+    with pytest.raises(MutationError, match=f"a check: .* stands {places}"):
+        without(Mutation("a check", "file.py", function, old, new, ()), tmp_path)
+
+
+def test_an_argument_of_a_call_is_found(tmp_path: Path) -> None:
+    (tmp_path / "file.py").write_text("load(path, whole = True)")
+    assert without(Mutation("a check", "file.py", "", "whole=True", "whole=False", ()), tmp_path) == (
+        "load(path, whole=False)"
+    )
+
+
+def test_a_block_that_is_not_of_the_form_is_refused() -> None:
+    for block in ("file.py::f: a check\n- a\n- b\ntest.py", "file.py::f\n- a\n+ b\ntest.py", "file.py: c\n- a\n+ b"):
+        with pytest.raises(MutationError, match="not a title"):
+            read_mutations(block)
 
 
 @pytest.mark.parametrize(

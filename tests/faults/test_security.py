@@ -34,14 +34,6 @@ posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files")
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("trained"))
-    write_dataset(run.folder / "data", CODES)
-    assert run.train(epochs=1) == 0
-    return run
-
-
-@pytest.fixture(scope="module")
 def state(trained: Run) -> dict:
     return load_checkpoint(trained.checkpoints / "checkpoint.pth.tar")
 

@@ -24,19 +24,9 @@ from tests.training_runs import CODES, ROOT, Run, finish, start
 FILES = ("metrics.json", "test_predictions.csv", "skipped.csv", "splits.json", "model_card.md", "report.html")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    run = Run(tmp_path_factory.mktemp("trained"))
-    write_dataset(run.folder / "data", CODES)
-    assert run.train() == 0
-    return run
-
-
 @pytest.fixture
-def run(trained: Run, tmp_path: Path) -> Run:
-    for name in ("data", "checkpoints", "results"):
-        shutil.copytree(trained.folder / name, tmp_path / name)
-    return Run(tmp_path)
+def run(finished: Run) -> Run:
+    return finished
 
 
 def metrics(run: Run) -> dict:
@@ -48,7 +38,8 @@ def test_evaluate_writes_every_number_again(run: Run) -> None:
     weights = (run.checkpoints / "model_best.pth.tar").read_bytes()
     shutil.rmtree(run.results)
     # A setting of the run that has changed since is not used: the checkpoint's own are.
-    assert run.train("--evaluate", seed=7, interaction_cutoff=5.0, batch_size=3) == 0
+    with_figures = Run(run.folder, draws_figures=True)
+    assert with_figures.train("--evaluate", seed=7, interaction_cutoff=5.0, batch_size=3) == 0
     for name in ("metrics.json", "test_predictions.csv", "skipped.csv", "splits.json"):
         assert (run.results / name).read_text() == before[name], name
     assert (run.checkpoints / "model_best.pth.tar").read_bytes() == weights
