@@ -1,11 +1,12 @@
-"""What README.md says about commands, settings, columns and files is what the program does."""
+"""What README.md and the pages in docs/ say about commands, settings, columns and files is what the program does."""
 
 from __future__ import annotations
 
 import ast
 import re
 import shlex
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,44 +23,108 @@ from src.settings import GraphSettings
 from tests.rooms import LEVEL
 
 ROOT = Path(__file__).resolve().parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+NUM_LINES = 180  # three screens
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
+README = PAGES["README.md"]
+ALL = "\n".join(PAGES.values())
+LINKED = [
+    *PAGES,
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    "processed_data/README.md",
+    "checkpoints/pretrained/README.md",
+    "benchmarks/RESULTS.md",
+    "benchmarks/ablations.md",
+]
 HARDWARE = "Model and batch: the hardware blocks"
 
 
-def section(title: str) -> str:
-    """The text below a heading, up to the next heading of any level."""
-    return re.split(rf"^##+ {re.escape(title)}$", README, maxsplit=1, flags=re.M)[1].split("\n#")[0]
+def section(page: str, title: str) -> str:
+    """The text below a heading of a page, up to the next heading of any level."""
+    return re.split(rf"^##+ {re.escape(title)}$", PAGES[page], maxsplit=1, flags=re.M)[1].split("\n#")[0]
 
 
 def table(text: str) -> list[list[str]]:
-    """The cells of the table rows in a text, the two lines of its header left out."""
-    rows = [line for line in text.splitlines() if line.startswith("|")]
-    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows[2:]]
+    """The cells of the table rows in a text, the two lines of each header left out."""
+    rows = []
+    for block in re.findall(r"(?:^\|.*\n?)+", text, flags=re.M):
+        rows += [[cell.strip() for cell in row.strip("|").split("|")] for row in block.splitlines()[2:]]
+    return rows
 
 
 def code_words(text: str) -> list[str]:
     return re.findall(r"`([^`\n]+)`", text)
 
 
+def without_code(text: str) -> str:
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S))
+
+
 def setting_rows() -> dict[str, dict[str, str]]:
     """key -> heading of its table, default (a list of three for a hardware block) and resume."""
-    settings = README.split("\n## Settings\n")[1].split("\n## ")[0]
     rows = {}
-    for title in re.findall(r"^### (.+)$", settings, flags=re.M):
-        for key, *cells in table(section(title)):
+    for title in re.findall(r"^## (.+)$", PAGES["docs/settings.md"], flags=re.M):
+        for key, *cells in table(section("docs/settings.md", title)):
             assert key.strip("`") not in rows, f"{key} stands in two tables"
             rows[key.strip("`")] = {"title": title, "default": cells[:-3], "resume": cells[-2]}
     return rows
 
 
 SETTINGS = setting_rows()
-COMMANDS = sorted(set(re.findall(r"python (main|predict)\.py([^`|\n]*)", README)))
+COMMANDS = sorted(set(re.findall(r"python (main|predict)\.py([^`|\n]*)", ALL)))
 
 
 def test_the_two_commands_stand_alone_on_a_line() -> None:
     lines = README.splitlines()
     assert lines.count("pip install -r requirements.txt && python main.py") == 1
     assert lines.count("pip install -r requirements.txt && python -m pytest") == 1
+
+
+def test_the_readme_is_short_and_leads_to_every_page() -> None:
+    assert len(README.splitlines()) <= NUM_LINES
+    contents = section("README.md", "Contents")
+    assert set(re.findall(r"\]\((docs/[^)#]+)\)", contents)) == set(PAGES) - {"README.md"}
+    assert set(re.findall(r"\]\(#([^)]+)\)", contents)) == set(anchors(README)) - {"contents", anchors(README)[0]}
+
+
+def test_every_page_leads_back() -> None:
+    pages = [text for name, text in PAGES.items() if name != "README.md"]
+    assert [text.splitlines()[0] for text in pages if "](../README.md#contents)" not in text.splitlines()[2]] == []
+
+
+def anchors(text: str) -> list[str]:
+    """Names under which GitHub links to the headings of a page."""
+    found, count = [], Counter()
+    for heading in re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S), flags=re.M):
+        name = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.append(f"{name}-{count[name]}" if count[name] else name)
+        count[name] += 1
+    return found
+
+
+def links() -> Iterator[tuple[str, str]]:
+    for page in LINKED:
+        for target in re.findall(r"\]\(([^)\s]+)\)", without_code((ROOT / page).read_text(encoding="utf-8"))):
+            if not re.match(r"https?:", target):
+                yield page, target
+
+
+@pytest.mark.parametrize(("page", "target"), sorted(set(links())))
+def test_links_lead_somewhere(page: str, target: str) -> None:
+    name, _, anchor = target.partition("#")
+    path = (ROOT / page).parent / name if name else ROOT / page
+    assert path.resolve().is_relative_to(ROOT)
+    assert path.exists()
+    if anchor:
+        assert anchor in anchors(path.read_text(encoding="utf-8"))
+
+
+def test_anchors_are_those_of_github() -> None:
+    text = "# Does it hold on *my* machine?\n## A `--set`\n```\n# no heading\n```\n## A `--set`\n"
+    assert anchors(text) == ["does-it-hold-on-my-machine", "a---set", "a---set-1"]
 
 
 def test_every_setting_has_one_row_and_no_row_is_left_over() -> None:
@@ -106,20 +171,23 @@ def options_of(parse: Callable, capsys: pytest.CaptureFixture) -> set[str]:
 
 
 def test_options_described_are_all_there_are(capsys: pytest.CaptureFixture) -> None:
-    scoring = section("Scoring poses")
-    assert set(re.findall(r"`(--[a-z_]+)", scoring)) == options_of(predict._options, capsys)
+    of_predict, of_main = options_of(predict._options, capsys), options_of(main._options, capsys)
+    assert set(re.findall(r"`(--[a-z_]+)", section("docs/scoring.md", "Options"))) == of_predict
     # argparse would take an abbreviation for the option, so commands that parse are not enough.
-    elsewhere = set(re.findall(r"--[a-z][a-z_-]+", README.replace(scoring, "")))
-    assert elsewhere - options_of(predict._options, capsys) == options_of(main._options, capsys)
+    assert set(re.findall(r"--[a-z][a-z_-]+", without_links(ALL))) == of_predict | of_main
+
+
+def without_links(text: str) -> str:
+    return re.sub(r"\]\([^)]*\)", "", text)
 
 
 def test_output_columns() -> None:
-    rows = table(section("Scoring poses"))
+    rows = [row for row in table(section("docs/scoring.md", "What comes out")) if len(row) == 2]
     assert [word for row in rows for word in code_words(row[0])] == list(COLUMNS)
 
 
 def column_aliases() -> list[tuple[str, str]]:
-    rows = table(section("A table of your own"))
+    rows = table(section("docs/training_data.md", "A table of your own"))
     return [(code_words(name)[0], alias) for name, others, _ in rows for alias in code_words(others)]
 
 
@@ -134,19 +202,35 @@ def test_other_names_of_a_column_mean_the_same(tmp_path: Path, name: str, alias:
 
 
 def test_every_key_of_a_checkpoint_is_named() -> None:
-    assert set(code_words(section("Checkpoints"))) >= set(SCHEMA)
+    rows = table(section("docs/checkpoints.md", "What is inside"))
+    assert {word for row in rows for word in code_words(row[0])} == set(SCHEMA)
 
 
 def test_layout_table_has_every_room() -> None:
     """And in an order in which arrows point down."""
-    shown = [Path(name).stem for cell, _ in table(section("Project layout")) for name in code_words(cell)]
+    rows = table(section("README.md", "Project layout"))
+    shown = [Path(name).stem for cell, _ in rows for name in code_words(cell)]
     assert sorted(shown) == sorted([*LEVEL, "config"])
     assert [LEVEL[name] for name in shown if name in LEVEL] == sorted(LEVEL.values())
 
 
 def test_files_named_in_the_layout_exist() -> None:
-    named = code_words(section("Project layout"))
+    named = code_words(section("README.md", "Project layout"))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_files_of_the_program_that_pages_name_exist() -> None:
+    named = {word for word in code_words(ALL) if re.match(r"(src|benchmarks|tests)/[\w/.]+$", word)}
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_scores_of_the_readme_are_those_of_the_page_and_of_the_model_card() -> None:
+    text = section("README.md", "How far to trust the scores")
+    figures = re.findall(r"\d\.\d\d(?: \[\d\.\d\d, \d\.\d\d\])?", text)
+    assert len(figures) == 9
+    for other in (PAGES["docs/trust.md"], (ROOT / "checkpoints/pretrained/README.md").read_text(encoding="utf-8")):
+        assert [figure for figure in figures if figure not in other] == []
 
 
 def test_changelog_names_the_data_processing_version() -> None:
