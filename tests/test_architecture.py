@@ -7,15 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.rooms import LEVEL
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.rooms import FILES, LEVEL, ROOT
 
 FINER = {  # what a file of the spine does not know, not even over others
     "training": ("chemistry", "pdbbind", "visnet"),
     "model": ("checkpoint", "chemistry", "pdbbind", "system.locks", "system.storage", "system.workers"),
 }
-FILES = [*ROOT.glob("*.py"), *(ROOT / "src").rglob("*.py")]
 
 
 def room_of(path: Path) -> str:

@@ -20,7 +20,7 @@ from src.pdbbind.user_table import has_labels
 from src.run.run_record import FREE_KEYS
 from src.scoring.prediction import COLUMNS
 from src.settings import GraphSettings
-from tests.rooms import LEVEL
+from tests.rooms import FILES, LEVEL
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_LINES = 180  # three screens
@@ -231,6 +231,42 @@ def test_the_scores_of_the_readme_are_those_of_the_page_and_of_the_model_card() 
     assert len(figures) == 9
     for other in (PAGES["docs/trust.md"], (ROOT / "checkpoints/pretrained/README.md").read_text(encoding="utf-8")):
         assert [figure for figure in figures if figure not in other] == []
+
+
+def test_tests_that_hold_a_case_exist() -> None:
+    named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", PAGES["docs/debugging.md"])
+    cases = re.findall(r"^\*\*(.+?)\*\*", PAGES["docs/debugging.md"], flags=re.M)
+    assert len(named) >= 2 * cases.count("Held by") == 2 * cases.count("It happened here.") == 16
+    for path, name in named:
+        assert f"\ndef {name}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
+def letters(text: str) -> int:
+    return len(re.findall(r"[^\W\d_]", text))
+
+
+def sentences() -> Iterator[str]:
+    """The texts of the program, a line each, with %s where a value stands."""
+    for path in FILES:
+        inside: set[ast.AST] = set()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                inside |= set(node.values)
+                parts = [part.value if isinstance(part, ast.Constant) else "%s" for part in node.values]
+                yield from "".join(parts).split("\n")
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in inside:
+                yield from node.value.split("\n")
+
+
+def test_what_is_said_to_be_printed_can_be() -> None:
+    """A text of the program fits into each line, and has a quarter of its letters; the rest are values."""
+    fixed = [re.split(r"%[-+0-9.,]*[a-z]", sentence.strip()) for sentence in set(sentences())]
+    patterns = [(letters("".join(parts)), re.compile(".*".join(map(re.escape, parts)))) for parts in fixed]
+    blocks = re.findall(r"^```text\n(.+?)^```", ALL, flags=re.M | re.S)
+    lines = [line for block in blocks for line in block.splitlines()]
+    assert len(lines) > 30
+    for line in lines:
+        assert any(4 * count >= letters(line) and pattern.search(line) for count, pattern in patterns), line
 
 
 def test_changelog_names_the_data_processing_version() -> None:
