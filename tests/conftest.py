@@ -21,12 +21,20 @@ from filelock import FileLock
 if TYPE_CHECKING:  # torch takes seconds to load, and the process that hands out the tests needs none of it
     from tests.training_runs import Run
 
+MAX_PROCESSES = 8  # each takes 0.5 GB
+
 # Before torch is imported; programs and workers that tests start inherit both.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Processes that share the tests: the cores that this one may use; more than eight only wait for the longest."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MAX_PROCESSES) if cores > 1 else 0
 
 
 def pytest_collection_finish() -> None:

@@ -135,10 +135,10 @@ def scattered(model: nn.Module, seed: int = 0) -> nn.Module:
 
 def _spread(count: int, inner: float, outer: float, draw: torch.Generator) -> Tensor:
     """Points [count, 3] between two radii, no two closer than 1.1 Å."""
-    points: list[Tensor] = []
-    while len(points) < count:
+    points, num_placed = torch.zeros(count, 3), 0
+    while num_placed < count:
         point = (2 * torch.rand(3, generator=draw) - 1) * outer
-        apart = all(float((point - other).norm()) > 1.1 for other in points)
-        if inner <= float(point.norm()) <= outer and apart:
-            points.append(point)
-    return torch.stack(points) if points else torch.zeros(0, 3)
+        if inner <= float(point.norm()) <= outer and ((points[:num_placed] - point).norm(dim=1) > 1.1).all():
+            points[num_placed] = point
+            num_placed += 1
+    return points

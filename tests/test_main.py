@@ -95,7 +95,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-LONG = 25  # epochs; enough to be caught in the middle
+LONG = 12  # epochs; enough to be caught in the middle
 
 
 @posix

@@ -245,20 +245,21 @@ def train(model: AffinityModel, batch: Batch, *, steps: int, rate: float, clip: 
 def test_overfits_eight_complexes():
     torch.manual_seed(0)
     model = build_model(tiny_settings(hidden_channels=32))
-    batch = random_batch(8, seed=9, num_ligand_atoms=12, num_pocket_atoms=30)
+    batch = random_batch(8, seed=9, num_ligand_atoms=8, num_pocket_atoms=16)
     model.set_label_scale(float(batch.pk.mean()), float(batch.pk.std()))
-    train(model, batch, steps=250, rate=1e-3, clip=10.0)
+    train(model, batch, steps=120, rate=1e-3, clip=10.0)
     with torch.no_grad():
         assert (model.eval()(batch) - batch.pk).square().mean().sqrt() < 0.1
 
 
+@pytest.mark.parametrize("steps", [100, pytest.param(500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_five_hundred_steps_at_a_high_rate_stay_finite(dtype):
+def test_many_steps_at_a_high_rate_stay_finite(dtype, steps):
     torch.manual_seed(0)
     model = build_model(tiny_settings(num_layers=4))
     batch = random_batch(4, seed=10, num_ligand_atoms=8, num_pocket_atoms=20)
     model.set_label_scale(6.0, 1.5)
-    loss = train(model, batch, steps=500, rate=5e-3, clip=10.0, dtype=dtype)
+    loss = train(model, batch, steps=steps, rate=5e-3, clip=10.0, dtype=dtype)
     assert loss < 1.0
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 

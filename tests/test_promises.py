@@ -69,14 +69,12 @@ def score(model: ScoringModel, ligand: Ligand, protein: Protein) -> float:
     return model(collate([Example(graph, math.nan)])).item()
 
 
+@torch.no_grad()
 def way(model: ScoringModel, ligand: Ligand, protein: Protein, direction: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """pK with the ligand moved along a line, at each of the steps, Å."""
-    return np.array(
-        [
-            score(model, replace(ligand, atoms=placed(ligand.atoms, np.eye(3), step * direction)), protein)
-            for step in steps
-        ]
-    )
+    moved = [replace(ligand, atoms=placed(ligand.atoms, np.eye(3), step * direction)) for step in steps]
+    graphs = [build_graph("test", one, protein, GRAPH)[0] for one in moved]
+    return model(collate([Example(graph, math.nan) for graph in graphs])).numpy()
 
 
 @pytest.mark.fault("J4")

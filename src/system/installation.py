@@ -13,7 +13,8 @@ from pathlib import Path
 OLDEST_PYTHON = (3, 11)
 # CVE-2026-24747 (GHSA-63cw-57p8-fm3p): up to 2.9.1 a crafted checkpoint corrupts memory even with weights_only=True.
 OLDEST_SAFE_TORCH = (2, 10)
-FOR_TESTS = ("pytest", "torch-geometric", "matplotlib")  # without the last, only the figures of the report
+# Without the last, only the figures of the report are missing.
+FOR_TESTS = ("pytest", "pytest-xdist", "torch-geometric", "matplotlib")
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 
 

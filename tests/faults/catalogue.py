@@ -253,7 +253,7 @@ def marked_rows(folder: Path = TESTS) -> dict[str, Marked]:
     """
     markers = _Markers()
     without = [part for name in ("terminal", "cacheprovider", "faulthandler") for part in ("-p", f"no:{name}")]
-    status = pytest.main([str(folder), "--collect-only", "-m", "", *without], plugins=[markers])
+    status = pytest.main([str(folder), "--collect-only", "-n0", "-m", "", *without], plugins=[markers])
     if markers.faults or status != pytest.ExitCode.OK:
         raise CollectionError("\n".join(markers.faults) or f"{folder}: tests cannot be collected ({status!r})")
     return markers.rows

@@ -152,9 +152,9 @@ def run_tests(root: Path, tests: Sequence[str], *options: str) -> Outcome:
     """Run tests of a copy of the program in a process of their own, slow ones too."""
     foreign = ("PYTHONPATH", "PYTEST_ADDOPTS", "AIDD_REAL_DATA")
     environment = {name: value for name, value in os.environ.items() if name not in foreign}
+    alone = ("-p", "no:cacheprovider", "-o", "addopts=--strict-markers", f"--basetemp={root / 'basetemp'}")
     finished = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "addopts=--strict-markers", *options]
-        + [f"tests/{test}" for test in tests],
+        [sys.executable, "-m", "pytest", "-q", *alone, *options, *(f"tests/{test}" for test in tests)],
         cwd=root,
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
         stdout=subprocess.PIPE,

@@ -10,6 +10,7 @@ import os
 import random
 import select
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 
 from src.checkpoint import load_checkpoint, newest_checkpoint, progress_of
 from tests.complexes import write_dataset
-from tests.faults.launcher import Ended, Launcher, Patch, Process
+from tests.faults.launcher import POLL_S, Ended, Launcher, Patch, Process
 from tests.training_runs import CODES, Run, fingerprints, finish, start
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX processes and signals")
@@ -264,10 +265,12 @@ def test_killed_before_the_first_checkpoint(command: Command, wanted: Wanted) ->
 
 
 @pytest.mark.fault("A9")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_while_torch_is_imported(tmp_path: Path, number: int) -> None:
     process = start("main.py", Run(tmp_path).options())
-    time.sleep(0.4)
+    while "libtorch" not in Path(f"/proc/{process.pid}/maps").read_text():
+        time.sleep(POLL_S)
     os.killpg(process.pid, number)
     code, out, _ = finish(process)
     assert (code, out) == (-number, "")
