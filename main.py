@@ -8,7 +8,22 @@ python main.py --set epochs=5     change a setting for this run
 python main.py --fresh            start over; earlier checkpoints are moved into a subfolder
 """
 
-from __future__ import annotations
+import os
+import sys
+
+# Of this folder config and src are loaded, with python -P too, and no other file: one of a library's name is not the
+# library. What is imported before that is part of the interpreter.
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+from config import CONFIG
+from src import shut_out_foreign_modules
+
+if __name__ in ("__main__", "__mp_main__"):  # the second in a worker process
+    shut_out_foreign_modules()
+
+from src.system.installation import installation_fault
+
+if installation_fault():
+    sys.exit(f"error: {installation_fault()}")
 
 import argparse
 import ast
@@ -17,21 +32,14 @@ import dataclasses
 import logging
 import shlex
 import signal
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-from src.system.installation import installation_fault
-
-if installation_fault():
-    sys.exit(f"error: {installation_fault()}")
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while libraries are imported, some of which swallow Ctrl+C
 
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from config import CONFIG
 from src.checkpoint import BEST, load_checkpoint
 from src.data.audit import attrition_text, audit, require_enough
 from src.data.cache import other_caches

@@ -18,23 +18,30 @@ In a pipe:
   zcat docked.sdf.gz | python predict.py --protein_path receptor.pdb --ligand_path - --output - > scores.csv
 """
 
-from __future__ import annotations
+import os
+import sys
+
+# Of this folder src is loaded, with python -P too, and no other file: one of a library's name is not the library.
+# What is imported before that is part of the interpreter.
+sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
+from src import shut_out_foreign_modules
+
+if __name__ in ("__main__", "__mp_main__"):  # the second in a worker process
+    shut_out_foreign_modules()
+
+from src.system.installation import installation_fault
+
+if installation_fault():
+    sys.exit(f"error: {installation_fault()}")
 
 import argparse
 import logging
-import os
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from itertools import chain, count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-from src.system.installation import installation_fault
-
-if installation_fault():
-    sys.exit(f"error: {installation_fault()}")
 
 from src.system.terminal import prepare_terminal
 
@@ -101,7 +108,7 @@ def _score(options: argparse.Namespace) -> int:
     predictions = screen(ensemble, islice(poses, earlier, None), how)
     tally, start = Tally(options.top or 0), time.monotonic()
 
-    def write(pose: Pose, prediction: Prediction) -> None:
+    def write(pose: "Pose", prediction: "Prediction") -> None:
         if output:
             values = prediction.row()
             row = dict(zip(given, pose.given, strict=True)) | {own[name]: values.get(name) for name in names}
@@ -147,7 +154,7 @@ def _selftest(options: argparse.Namespace) -> int:
     return 0 if all(check.passed for check in checks) else 1
 
 
-def _ensemble(options: argparse.Namespace) -> tuple[list[Path], Ensemble]:
+def _ensemble(options: argparse.Namespace) -> tuple[list[Path], "Ensemble"]:
     """The files of the models, and the models."""
     from src.scoring.ensemble import find_checkpoints, load_ensemble
 
@@ -159,8 +166,8 @@ def _ensemble(options: argparse.Namespace) -> tuple[list[Path], Ensemble]:
 
 
 def _explainer(
-    options: argparse.Namespace, checkpoints: Sequence[Path], ensemble: Ensemble, *, goes_on: bool
-) -> Explainer | None:
+    options: argparse.Namespace, checkpoints: Sequence[Path], ensemble: "Ensemble", *, goes_on: bool
+) -> "Explainer | None":
     from src.explanation.explainer import Explainer
     from src.system.storage import StorageError, prepare_folder
 
@@ -176,7 +183,7 @@ def _explainer(
     return Explainer(folder, *model, model_name=", ".join(names), replaces=options.overwrite and not goes_on)
 
 
-def _poses(options: argparse.Namespace) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
+def _poses(options: argparse.Namespace) -> tuple[tuple[str, ...], Iterator["Pose"], list[Path]]:
     """The user's columns, the poses, and the files that they come from."""
     from src.scoring.poses import find_ligands, iter_poses, read_pairs, require_protein
     from src.scoring.score_files import require_apart
@@ -204,7 +211,7 @@ def _is_unfinished(output: Path | None) -> bool:
 
 def _output(
     options: argparse.Namespace, columns: Sequence[str], checkpoints: Iterable[Path], inputs: Iterable[Path]
-) -> ScoreFile | ScoreStream | None:
+) -> "ScoreFile | ScoreStream | None":
     from src.scoring.score_files import ScoreFile, ScoreStream, signature
     from src.system.storage import prepare_folder
 
@@ -224,7 +231,7 @@ def _output(
     return file
 
 
-def _show(prediction: Prediction, options: argparse.Namespace, number: int) -> None:
+def _show(prediction: "Prediction", options: argparse.Namespace, number: int) -> None:
     """A sentence on the screen; of a long table only the first ones."""
     from src.scoring.prediction import sentence
     from src.system.terminal import show
@@ -237,8 +244,8 @@ def _show(prediction: Prediction, options: argparse.Namespace, number: int) -> N
 
 
 def _with_bar(
-    predictions: Iterable[tuple[Pose, Prediction]], options: argparse.Namespace, earlier: int
-) -> Iterable[tuple[Pose, Prediction]]:
+    predictions: "Iterable[tuple[Pose, Prediction]]", options: argparse.Namespace, earlier: int
+) -> "Iterable[tuple[Pose, Prediction]]":
     """On a terminal a bar with poses per second, unless the sentences show how it goes."""
     from tqdm import tqdm
 

@@ -23,6 +23,8 @@ def installation_fault() -> str:
     if sys.version_info < OLDEST_PYTHON:
         here = ".".join(map(str, sys.version_info[:3]))
         return "Python %s is too old: %d.%d or newer is needed" % (here, *OLDEST_PYTHON)  # noqa: UP031
+    if sys.flags.ignore_environment and not sys.flags.safe_path:  # PYTHONSAFEPATH of the children of this process
+        return "python -E alone lets worker processes run files of the current folder: use python -E -P"
     names = _required()
     missing = [name for name in names if _version(name) is None]
     mend = f"{sys.executable} -m pip install -r {REQUIREMENTS}"
