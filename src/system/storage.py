@@ -15,7 +15,6 @@ import logging
 import os
 import pickle
 import secrets
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -25,13 +24,12 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
+from src.system.archives import ArchiveError, check_archive
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
-MAX_ENTRIES = 100_000  # a storage of a tensor is one entry of the zip
 MAX_DEPTH = 64
-ZIP_MAGIC = b"PK\x03\x04"
 TEMPORARY_SUFFIX = ".tmp"
 WRITE_BUFFER = 1 << 20  # bytes; a network disk can take its time for each write, and tensors are many small ones
 PLAIN_VALUES = (NoneType, bool, int, float, str, bytes)
@@ -249,20 +247,10 @@ def _sync_folder(folder: Path) -> None:
 
 def _check_archive(file: IO[bytes]) -> None:
     """Refuse what `torch.load` would misread, on the same open file: nobody can swap it in between."""
-    size = os.fstat(file.fileno()).st_size
-    if file.read(len(ZIP_MAGIC)) != ZIP_MAGIC:
-        raise StorageError(f"not a file of this program (a zip archive is expected; this has {size} bytes)")
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-        if len(entries) > MAX_ENTRIES or len({entry.filename for entry in entries}) != len(entries):
-            raise StorageError(f"refused: {len(entries)} entries, too many or with repeated names")
-        if any(e.compress_type != zipfile.ZIP_STORED or e.compress_size != e.file_size for e in entries):
-            raise StorageError("refused: its entries are compressed, which this program never does")
-        if sum(entry.file_size for entry in entries) > 1.1 * size:
-            raise StorageError("refused: its entries claim more bytes than the file has")
-        damaged = archive.testzip()
-        if damaged is not None:
-            raise StorageError(f"damaged: wrong checksum in {damaged!a}")
+    try:
+        check_archive(file, os.fstat(file.fileno()).st_size)
+    except ArchiveError as error:
+        raise StorageError(str(error)) from error
 
 
 def _check_loaded(state: Any) -> None:
