@@ -112,7 +112,7 @@ def _score(options: argparse.Namespace) -> int:
         if output:
             values = prediction.row()
             row = dict(zip(given, pose.given, strict=True)) | {own[name]: values.get(name) for name in names}
-            output.add(row, pose, scored=prediction.pk is not None)
+            output.add(row, pose, scored=prediction.pk is not None, is_lost=prediction.is_lost)
         number = next(numbers)
         if explainer and prediction.pk is not None:
             explainer.add(pose, number, prediction.interval, prediction.remarks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import itertools
 import json
 import logging
 import re
@@ -99,6 +100,32 @@ def test_one_scored_ligand_is_a_success(
     assert scoring_program.main(options) == code
     assert len([line for line in capsys.readouterr().out.splitlines() if not line.startswith("  warning")]) == 2
     assert len(output.read_text().splitlines()) == 3
+
+
+def clique(num_atoms: int) -> str:
+    """A molecule of carbon atoms that are all bonded to each other; RDKit ends the process that reads a large one."""
+    bonds = list(itertools.combinations(range(1, num_atoms + 1), 2))
+    lines = ["clique", "  test", "", "  0  0  0     0  0            999 V3000", "M  V30 BEGIN CTAB"]
+    lines += [f"M  V30 COUNTS {num_atoms} {len(bonds)} 0 0 0", "M  V30 BEGIN ATOM"]
+    lines += [f"M  V30 {n} C {n % 7} {n % 5} {n / 10} 0" for n in range(1, num_atoms + 1)]
+    lines += ["M  V30 END ATOM", "M  V30 BEGIN BOND"]
+    lines += [f"M  V30 {n} 1 {one} {other}" for n, (one, other) in enumerate(bonds, 1)]
+    return "\n".join([*lines, "M  V30 END BOND", "M  V30 END CTAB", "M  END", "$$$$", ""])
+
+
+@pytest.mark.fault("F5", "M8")
+@pytest.mark.parametrize("suffix", ["csv", "sdf"])
+def test_a_molecule_that_ends_its_reader_costs_its_row_alone(trained: Run, tmp_path: Path, suffix: str) -> None:
+    poses, output = tmp_path / "poses.sdf", tmp_path / f"scores.{suffix}"
+    poses.write_text(sdf_text("first") + clique(100) + sdf_text("last"))
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--output", str(output)]
+    assert scoring_program.main(options) == 0
+    if suffix == "csv":
+        with open(output, newline="", encoding="utf-8") as file:
+            found = [(one["ligand"], one["status"][:6]) for one in csv.DictReader(file)]
+        assert found == [("first", "ok"), ("clique", "failed"), ("last", "ok")]
+    else:
+        assert re.findall(r"^> <status>\n(ok|failed)", output.read_text(), re.MULTILINE) == ["ok", "failed", "ok"]
 
 
 def test_a_model_of_the_demo_set_comes_with_a_warning(

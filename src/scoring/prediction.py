@@ -43,6 +43,7 @@ class Prediction:
     applicability: str = ""
     unlike: tuple[str, ...] = ()  # respects in which the complex is unlike the training set
     molecule: int = 1  # number in the ligand file, from 1
+    is_lost: bool = False  # with the process that read or scored it; none but another such process may read it again
 
     @property
     def kd_nm(self) -> float | None:

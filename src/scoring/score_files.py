@@ -19,6 +19,7 @@ import secrets
 import sys
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -186,14 +187,19 @@ class ScoreFile:
         if kind is None:
             self.state_path.unlink(missing_ok=True)
 
-    def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool) -> None:
+    def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool, is_lost: bool = False) -> None:
         """Append a row; every few seconds what is there is made safe.
+
+        Args:
+            is_lost: reading the pose ended a process, and could end this one.
 
         Raises:
             StorageError: the disk does not take it.
         """
         if self._file is None:
             self._open()
+        if is_lost and pose.record and pose.record.kind == "mol2":  # whose atoms an SDF can have only when it is read
+            pose = replace(pose, record=None)
         self._pending.append(self._format.row(row, pose, first=self.num_rows == 0))
         self.num_rows += 1
         self.num_scored += scored
@@ -267,7 +273,7 @@ class ScoreStream:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool) -> None:
+    def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool, is_lost: bool = False) -> None:
         """Write a row.
 
         Raises:

@@ -2,7 +2,8 @@
 
 On a CPU every worker does everything for its poses with one thread: threads that share one network wait for each other
 at every operation, and graphs would have to travel between processes. On a GPU the workers build graphs while the
-network runs here. A molecule that hangs or crashes its worker costs one row.
+network runs here. A molecule that hangs or crashes its worker costs one row. For a few poses the workers are copies of
+this process, models included, so that one pose is scored as soon as it would be here.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import partial
 from itertools import chain, islice
-from pathlib import Path
+
+import torch
 
 from src.scoring.ensemble import Ensemble, load_ensemble
 from src.scoring.pose_graphs import PoseGraphs, PoseReader
@@ -23,7 +25,9 @@ from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
 from src.system.workers import WorkerFault, run_supervised
 
-FEW_POSES = 48  # poses that are scored here sooner than a worker process has started
+log = logging.getLogger(__name__)
+
+FEW_POSES = 48  # poses that are scored sooner than a worker process has loaded the libraries
 POSE_TIMEOUT_S = 60.0  # time to read a pose and build its graph
 NETWORK_TIMEOUT_S = 10.0  # time for a graph on one busy core; the largest networks need 1 s
 MEMORY_GB = 12.0  # memory of a worker
@@ -36,7 +40,7 @@ class ScreeningOptions:
     """How poses are scored; nothing here changes a score by more than rounding."""
 
     batch_size: int | None = None  # poses scored at once; None: what suits the device
-    num_workers: int | None = None  # processes; 0 for none, None: one a core, and none for a few poses
+    num_workers: int | None = None  # processes; 0 for none and no protection, None: one a core
     num_jitters: int | None = None  # copies of each pose with noise
     one_receptor: bool = True  # a protein that cannot be read is an error, not the reason why one pose of many fails
 
@@ -50,32 +54,19 @@ def screen(ensemble: Ensemble, poses: Iterable[Pose], options: ScreeningOptions)
     """
     poses = iter(poses)
     first = list(islice(poses, FEW_POSES + 1)) if options.num_workers is None else []
-    is_short = options.num_workers is None and len(first) <= FEW_POSES
-    device = ensemble.device.type
-    num_workers = (_num_cores() if options.num_workers is None else options.num_workers) * (not is_short)
+    num_all = len(first) if options.num_workers is None and len(first) <= FEW_POSES else None
+    device, num_graphs = ensemble.device.type, 1 + (options.num_jitters or 0)
+    num_workers = _num_cores() if options.num_workers is None else options.num_workers
     size = options.batch_size or BATCH_SIZE.get(device, BATCH_SIZE["cpu"])
     chunks = _chunks(chain(first, poses), size)
-    if not num_workers:
-        yield from _screen_here(ensemble, chunks, options, size_of_all=len(first) if is_short else None)
-        return
-    work = _Work(
-        ensemble if device != "cpu" else None,
-        tuple(scorer.checkpoint for scorer in ensemble.scorers),
-        ensemble.reader(num_jitters=options.num_jitters or 0, one_receptor=options.one_receptor),
-    )
-    for chunk, predictions in _in_order(
-        _supervised(work, chunks, num_workers, size * (1 + (options.num_jitters or 0)))
-    ):
-        yield from zip(chunk, predictions, strict=True)
-
-
-def _screen_here(
-    ensemble: Ensemble, chunks: Iterable[Sequence[Pose]], options: ScreeningOptions, size_of_all: int | None
-) -> Iterator[tuple[Pose, Prediction]]:
     reader = ensemble.reader(num_jitters=options.num_jitters or 0, one_receptor=options.one_receptor)
-    for chunk in chunks:
-        read = reader.read(chunk, is_all=len(chunk) == size_of_all)
-        yield from zip(chunk, ensemble.predict(chunk, read), strict=True)
+    work = _Work(ensemble, reader, network_here=device != "cpu" or not num_workers, num_all=num_all)
+    if num_workers:
+        done = _in_order(_supervised(work, chunks, num_workers, size * num_graphs, forked=num_all is not None))
+    else:
+        done = ((chunk, work.finish(chunk, work(chunk))) for chunk in chunks)
+    for chunk, predictions in done:
+        yield from zip(chunk, predictions, strict=True)
 
 
 @dataclass
@@ -119,39 +110,51 @@ class Tally:
 
 
 class _Work:
-    """What a worker does with a chunk of poses; it loads the models itself at its first one."""
+    """What a worker does with a chunk of poses."""
 
-    def __init__(self, ensemble: Ensemble | None, checkpoints: Sequence[Path], reader: PoseReader):
+    def __init__(self, ensemble: Ensemble, reader: PoseReader, *, network_here: bool, num_all: int | None = None):
         """
         Args:
-            ensemble: runs in this process on what the workers read; None where they run the network too.
+            network_here: the network runs in this process, on what the workers read.
+            num_all: poses, where there are but a few.
         """
-        self.ensemble, self.checkpoints, self.reader = ensemble, checkpoints, reader
+        self.ensemble: Ensemble | None = ensemble
+        self.checkpoints = tuple(scorer.checkpoint for scorer in ensemble.scorers)
+        self.reader, self.network_here, self.num_all = reader, network_here, num_all
 
     def __getstate__(self) -> dict:
-        return {"ensemble": None, "checkpoints": self.checkpoints if not self.ensemble else (), "reader": self.reader}
-
-    @cached_property
-    def own_ensemble(self) -> Ensemble:
-        logging.disable(logging.WARNING)  # the process that started this one has said it all
-        return load_ensemble(self.checkpoints, "cpu")
+        return {**self.__dict__, "ensemble": None}  # a process of its own loads the models at its first chunk
 
     def __call__(self, chunk: Sequence[Pose]) -> list[Prediction] | list[PoseGraphs]:
-        read = self.reader.read(chunk)
-        return self.own_ensemble.predict(chunk, read) if self.checkpoints else read
+        read = self.reader.read(chunk, is_all=len(chunk) == self.num_all)
+        return read if self.network_here else self._own_ensemble().predict(chunk, read)
 
     def finish(self, chunk: Sequence[Pose], answer: list) -> list[Prediction]:
         """The predictions, from what a worker answered."""
-        return self.ensemble.predict(chunk, answer) if self.ensemble else answer
+        return self.ensemble.predict(chunk, answer) if self.network_here else answer
+
+    def _own_ensemble(self) -> Ensemble:
+        if self.ensemble is None:
+            logging.disable(logging.WARNING)  # the process that started this one has said it all
+            self.ensemble = load_ensemble(self.checkpoints, "cpu")
+        return self.ensemble
+
+
+def _alone(work: _Work, chunk: Sequence[Pose]) -> list[Prediction] | list[PoseGraphs]:
+    """The work of a worker process, which has no threads beside its own."""
+    torch.set_num_threads(1)
+    return work(chunk)
 
 
 def _supervised(
-    work: _Work, chunks: Iterable[Sequence[Pose]], num_workers: int, num_graphs: int
+    work: _Work, chunks: Iterable[Sequence[Pose]], num_workers: int, num_graphs: int, *, forked: bool
 ) -> Iterator[tuple[int, Sequence[Pose], list[Prediction]]]:
     """(number of the chunk, chunk, predictions) in the order in which workers finish."""
+    num_models = 1 if work.network_here else len(work.checkpoints)
     limits = {
-        "timeout_s": POSE_TIMEOUT_S + NETWORK_TIMEOUT_S * num_graphs * max(1, len(work.checkpoints)),
+        "timeout_s": POSE_TIMEOUT_S + NETWORK_TIMEOUT_S * num_graphs * num_models,
         "memory_gb": MEMORY_GB,
+        "forked": forked,
     }
     in_work: dict[int, Sequence[Pose]] = {}
 
@@ -160,13 +163,14 @@ def _supervised(
             in_work[number] = chunk
             yield chunk
 
-    for number, answer in run_supervised(work, tasks(), num_workers=num_workers, **limits):
+    function = partial(_alone, work)
+    for number, answer in run_supervised(function, tasks(), num_workers=num_workers, **limits):
         chunk = in_work.pop(number)
         if not isinstance(answer, WorkerFault):
             yield number, chunk, work.finish(chunk, answer)
             continue
         found: list[Prediction] = []  # one by one, to blame the pose that did it
-        for place, alone in run_supervised(work, [[pose] for pose in chunk], num_workers=1, **limits):
+        for place, alone in run_supervised(function, [[pose] for pose in chunk], num_workers=1, **limits):
             pose = chunk[place]
             found += [_lost(pose, alone)] if isinstance(alone, WorkerFault) else work.finish([pose], alone)
         yield number, chunk, found
@@ -181,6 +185,7 @@ def _lost(pose: Pose, fault: WorkerFault) -> Prediction:
         warnings=(),
         failure=f"reading or scoring it {fault.reason}",
         molecule=pose.number,
+        is_lost=True,
     )
 
 

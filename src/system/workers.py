@@ -7,7 +7,6 @@ pending tasks. Here each worker has its own pipe and one task in flight, so the 
 from __future__ import annotations
 
 import contextlib
-import errno
 import functools
 import logging
 import math
@@ -15,34 +14,27 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import resource_tracker
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
 from src.system.errors import UserError
-
-try:
-    import resource
-except ImportError:  # Windows has no such limits: memory_gb is not enforced there
-    resource = None
+from src.system.worker_process import FAILED, OUT_OF_MEMORY, READY, serve
 
 log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 3  # in a row, without one answered task in between
 START_TIMEOUT_S = 300.0  # importing torch over a slow network disk takes minutes
 STOP_TIMEOUT_S = 5.0  # for a worker to end after its pipe closed, or after it was killed
-ORPHAN_GRACE_S = 1.0  # a worker whose parent no longer watches ends itself this long after its time is up
 
 # Each worker fills one core; threads of its own would only compete with the other workers.
 THREAD_SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-READY, DONE, FAILED, OUT_OF_MEMORY = "ready", "done", "failed", "out of memory"
 
 
 @dataclass(frozen=True)
@@ -63,6 +55,7 @@ def run_supervised(
     num_workers: int,
     timeout_s: float,
     memory_gb: float | None,
+    forked: bool = False,
 ) -> Iterator[tuple[int, Any]]:
     """Yield (index of the task, function(task) or WorkerFault) in the order in which tasks finish.
 
@@ -76,6 +69,9 @@ def run_supervised(
         timeout_s: Longest time for one task; waiting for a free worker and starting one do not count.
         memory_gb: Cap on a worker's data (heap and private mappings, 10^9 bytes), all imports included; None
             for no cap. Linux only: other systems do not enforce it.
+        forked: Where the system allows it, workers begin as copies of this process, within a hundredth of a second
+            and with `function` as it is here. The cap is then on what they add. `function` must start no threads:
+            those of the parent are not there, and libraries wait for them for ever.
 
     Raises:
         WorkerStartError: Several workers in a row ended before they answered anything.
@@ -86,7 +82,9 @@ def run_supervised(
         for index, task in enumerate(tasks):
             yield index, function(task)
         return
-    crew = _Crew(function, tasks, num_workers, timeout_s, memory_gb)
+    # On macOS libraries of the system do not survive a fork.
+    method = "fork" if forked and sys.platform == "linux" else "spawn"
+    crew = _Crew(tasks, num_workers, memory_gb, functools.partial(_Worker, function, timeout_s, memory_gb, method))
     try:
         yield from crew.results()
     finally:
@@ -96,15 +94,15 @@ def run_supervised(
 class _Worker:
     """The parent's side of one process: its pipe, the task in flight and when that must be done."""
 
-    def __init__(self, function: Callable, timeout_s: float, memory_gb: float | None):
-        context = multiprocessing.get_context("spawn")
+    def __init__(self, function: Callable, timeout_s: float, memory_gb: float | None, method: str):
+        context, is_copy = multiprocessing.get_context(method), method == "fork"
         self.connection, far_end = context.Pipe()
-        arguments = (far_end, function, timeout_s, memory_gb)
-        self.process = context.Process(target=_serve, args=arguments, name="aidd-worker", daemon=True)
+        arguments = (far_end, function, timeout_s, memory_gb, self.connection if is_copy else None)
+        self.process = context.Process(target=serve, args=arguments, name="aidd-worker", daemon=True)
         self.timeout_s = timeout_s
         self.index: int | None = None  # of the task in flight
         self.limit_s = START_TIMEOUT_S
-        with _child_surroundings():
+        with contextlib.nullcontext() if is_copy else _child_surroundings():
             self.process.start()
         far_end.close()  # or the death of the worker would not show as the end of the pipe
         self.deadline = time.monotonic() + self.limit_s
@@ -152,12 +150,14 @@ class _Worker:
 class _Crew:
     """All workers and the tasks that nobody has taken yet."""
 
-    def __init__(self, function, tasks, num_workers: int, timeout_s: float, memory_gb: float | None):
+    def __init__(
+        self, tasks: Iterable[Any], num_workers: int, memory_gb: float | None, new_worker: Callable[[], _Worker]
+    ):
         self.tasks = enumerate(tasks)
         self.waiting = deque(islice(self.tasks, num_workers))
         self.memory_gb = memory_gb
         self.failed_starts = 0
-        self.new_worker = functools.partial(_Worker, function, timeout_s, memory_gb)
+        self.new_worker = new_worker
         self.workers: list[_Worker] = []
         self.num_workers = len(self.waiting)
 
@@ -241,55 +241,6 @@ class _Crew:
         if not self.waiting:
             self.waiting.extend(islice(self.tasks, 1))
         return bool(self.waiting)
-
-
-def _serve(connection: Connection, function: Callable, timeout_s: float, memory_gb: float | None) -> None:
-    """The worker's side: answer tasks until the pipe ends, as it does when the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent decides
-    if memory_gb is not None and resource is not None:
-        hard_limit = resource.getrlimit(resource.RLIMIT_DATA)[1]
-        num_bytes = int(memory_gb * 1e9)
-        soft_limit = num_bytes if hard_limit == resource.RLIM_INFINITY else min(num_bytes, hard_limit)
-        resource.setrlimit(resource.RLIMIT_DATA, (soft_limit, hard_limit))
-    with contextlib.suppress(EOFError, OSError):  # the parent is gone
-        connection.send_bytes(pickle.dumps((READY, None)))
-        while True:
-            content = connection.recv_bytes()
-            _end_myself_after(timeout_s + ORPHAN_GRACE_S)
-            answer = _answer(function, content)
-            _end_myself_after(0)
-            connection.send_bytes(answer)
-
-
-def _answer(function: Callable, content: bytes) -> bytes:
-    # Plain pickle: Connection.send would turn tensors into shared memory that may die with the worker.
-    try:
-        return pickle.dumps((DONE, function(pickle.loads(content))), protocol=pickle.HIGHEST_PROTOCOL)
-    except Exception as error:  # the parent raises it again; only full memory is the fault of the task
-        if _is_out_of_memory(error):
-            return pickle.dumps((OUT_OF_MEMORY, None))
-        return pickle.dumps((FAILED, (_picklable(error), traceback.format_exc())))
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOMEM
-    # torch reports "DefaultCPUAllocator: can't allocate memory" as a plain RuntimeError.
-    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
-
-
-def _picklable(error: Exception) -> Exception:
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # an exception class may do anything when pickled; its text is what matters
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error
-
-
-def _end_myself_after(seconds: float) -> None:
-    """Let the kernel end this process in `seconds`, even inside native code; 0 takes it back."""
-    if hasattr(signal, "setitimer"):
-        signal.setitimer(signal.ITIMER_REAL, seconds)  # the default action of SIGALRM ends the process
 
 
 def _describe_exit(exit_code: int) -> str:

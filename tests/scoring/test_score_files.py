@@ -275,6 +275,16 @@ def test_a_mol2_becomes_a_molecule_of_the_sdf(tmp_path: Path) -> None:
     assert third.GetNumAtoms() == 0
 
 
+@pytest.mark.fault("F5")
+def test_what_ended_a_process_is_not_read_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "scores.sdf"
+    monkeypatch.setattr(score_files_module, "parse_ligand", lambda *_: pytest.fail("read"))
+    with ScoreFile(path, WORK, COLUMNS) as file:
+        file.add(row("a", None), pose("a", MOL2, "mol2"), scored=False, is_lost=True)
+        file.add(row("b", None), pose("b"), scored=False, is_lost=True)
+    assert [(mol.GetProp("_Name"), mol.GetNumAtoms()) for mol in Chem.SDMolSupplier(str(path))] == [("a", 0), ("b", 4)]
+
+
 def test_a_signature_tells_files_and_their_changes_apart(tmp_path: Path) -> None:
     paths = [tmp_path / "a", tmp_path / "b"]
     for path in paths:

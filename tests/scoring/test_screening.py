@@ -6,6 +6,7 @@ import gc
 import os
 import pickle
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def test_workers_give_the_rows_of_one_process_in_order(
 def test_with_a_gpu_the_network_runs_in_this_process(
     ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]]
 ) -> None:
-    work = screening_module._Work(ensemble, ("never loaded",), ensemble.reader())
+    work = screening_module._Work(ensemble, ensemble.reader(), network_here=True)
     elsewhere = pickle.loads(pickle.dumps(work))
     chunk = list(poses(12))
     read = elsewhere(chunk)
@@ -90,12 +91,16 @@ class Deadly(PoseReader):
 
 @pytest.mark.fault("I3")
 @pytest.mark.skipif(os.name != "posix", reason="POSIX")
+@pytest.mark.parametrize("options", [ScreeningOptions(4, num_workers=1), ScreeningOptions()])
 def test_a_molecule_that_kills_its_worker_costs_its_own_row(
-    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], monkeypatch: pytest.MonkeyPatch
+    ensemble: Ensemble,
+    poses: Callable[[int], Iterator[Pose]],
+    monkeypatch: pytest.MonkeyPatch,
+    options: ScreeningOptions,
 ) -> None:
     expected = list(screen(ensemble, poses(12), HERE))
     monkeypatch.setattr(Ensemble, "reader", lambda self, **options: Deadly(self.graph_settings, **options))
-    found = list(screen(ensemble, poses(12), ScreeningOptions(4, num_workers=1)))
+    found = list(screen(ensemble, poses(12), options))
     assert [pose.number for pose, _ in found] == list(range(1, 13))
     for number in (4, 9):
         one = found[number - 1][1]
@@ -134,7 +139,8 @@ def test_a_receptor_is_read_once(
     assert len(list(screen(ensemble, poses(60), HERE))) == 60
     assert count == [None]
     count.clear()
-    assert len(list(screen(ensemble, poses(5), ScreeningOptions()))) == 5
+    work = screening_module._Work(ensemble, ensemble.reader(), network_here=True, num_all=5)
+    assert len(work(list(poses(5)))) == 5
     assert len(count) == 1
     assert len(count[0]) == 20  # only what is near the poses is parsed: 5 of 4 atoms
 
@@ -153,22 +159,40 @@ def test_of_many_poses_only_a_few_are_in_memory(
     assert 1 <= most <= 4 * 8
 
 
-def test_few_poses_need_no_worker(
+def test_few_poses_wait_for_no_process_that_loads_libraries(
     ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
     def run(work: object, tasks: object, **options: object) -> Iterator:
-        asked.append(options["num_workers"])
+        asked.append((options["num_workers"], options["forked"]))
         return iter(())
 
     monkeypatch.setattr(screening_module, "run_supervised", run)
     monkeypatch.setattr(screening_module, "FEW_POSES", 10)
-    assert len(list(screen(ensemble, poses(10), ScreeningOptions()))) == 10
-    assert asked == []
-    list(screen(ensemble, poses(11), ScreeningOptions()))
-    list(screen(ensemble, poses(2), ScreeningOptions(num_workers=3)))
-    assert asked == [screening_module._num_cores(), 3]
+    for count, workers in ((10, None), (11, None), (2, 3), (2, 0)):
+        list(screen(ensemble, poses(count), ScreeningOptions(num_workers=workers)))
+    cores = screening_module._num_cores()
+    assert asked == [(cores, True), (cores, False), (3, False)]
+
+
+@pytest.mark.fault("I3", "F5")
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process of its own reads them")
+def test_one_pose_is_read_and_scored_by_a_copy_of_this_process(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = list(screen(ensemble, poses(1), HERE))
+    monkeypatch.setattr(screening_module, "load_ensemble", lambda *_: pytest.fail("loaded again"))
+    assert_same(list(screen(ensemble, poses(1), ScreeningOptions())), expected)
+    here = os.getpid()
+
+    def predict(*_: object) -> None:
+        assert os.getpid() != here
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    monkeypatch.setattr(Ensemble, "predict", predict)
+    ((_, lost),) = screen(ensemble, poses(1), ScreeningOptions())
+    assert "worker died with signal SIGKILL" in lost.failure
 
 
 # What is said at the end

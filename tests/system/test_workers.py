@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -78,17 +79,18 @@ class StartsEveryThirdTime:
         return act(task)
 
 
-def collect(tasks, function=act, *, num_workers=2, timeout_s=20.0, memory_gb=None):
-    settings = {"num_workers": num_workers, "timeout_s": timeout_s, "memory_gb": memory_gb}
+def collect(tasks, function=act, *, num_workers=2, timeout_s=20.0, memory_gb=None, forked=False):
+    settings = {"num_workers": num_workers, "timeout_s": timeout_s, "memory_gb": memory_gb, "forked": forked}
     outcomes = list(run_supervised(function, tasks, **settings))
     assert sorted(index for index, _ in outcomes) == list(range(len(tasks)))  # each task exactly once
     return dict(outcomes)
 
 
+@pytest.mark.parametrize("forked", [False, True])
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_every_task_is_answered_once(num_workers):
+def test_every_task_is_answered_once(num_workers, forked):
     function = functools.partial(add, constant=100)
-    outcomes = collect(list(range(50)), function, num_workers=num_workers)
+    outcomes = collect(list(range(50)), function, num_workers=num_workers, forked=forked)
     assert outcomes == {index: index + 100 for index in range(50)}
 
 
@@ -102,6 +104,7 @@ def test_messages_larger_than_a_pipe():
 
 @pytest.mark.fault("F5", "E4")
 @posix
+@pytest.mark.parametrize("forked", [False, True])
 @pytest.mark.parametrize(
     ("fault", "reason", "limits"),
     [
@@ -113,9 +116,9 @@ def test_messages_larger_than_a_pipe():
         ("torch hog", "ran out of memory", {}),
     ],
 )
-def test_a_fault_costs_its_own_task_only(fault, reason, limits):
+def test_a_fault_costs_its_own_task_only(fault, reason, limits, forked):
     tasks = ["a", fault, "b", "c", "d"]
-    outcomes = collect(tasks, num_workers=1, **limits)
+    outcomes = collect(tasks, num_workers=1, forked=forked, **limits)
     assert outcomes.pop(1) == WorkerFault(reason)
     assert [answer for answer, _ in outcomes.values()] == ["a", "b", "c", "d"]
     processes = [process for _, process in outcomes.values()]
@@ -179,7 +182,7 @@ def test_workers_use_one_thread_and_the_environment_here_is_unchanged(monkeypatc
 
 @posix
 def test_workers_hear_no_ctrl_c_neither_while_they_import_nor_later(parent):
-    assert parent("attentive", "interrupts").stdout.readline() == "blocked=True ignored=True\n"
+    assert parent("attentive", "spawned", "interrupts").stdout.readline() == "blocked=True ignored=True\n"
     collect(["a"])
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
@@ -194,14 +197,42 @@ def test_closing_the_iterator_kills_the_workers():
     assert not is_running(process)
 
 
+HELD = []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="copies of this process")
+def test_the_cap_of_a_copy_is_on_what_it_adds(monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "HELD", [bytearray(1_500_000_000)])
+    assert collect(["a"], memory_gb=1.0, forked=True)[0][0] == "a"
+    assert collect(["hog"], memory_gb=1.0, forked=True) == {0: WorkerFault("ran out of memory (limit 1 GB)")}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="copies of this process")
+def test_a_copy_has_what_is_here_and_none_of_its_signal_handlers():
+    here = threading.Lock()  # nobody can pickle it
+    numbers = [signal.SIGTERM, signal.SIGHUP]
+    handlers = {number: signal.signal(number, lambda *_: pytest.fail("heard")) for number in numbers}
+
+    def look(number):
+        return here.locked(), signal.getsignal(number) == signal.SIG_DFL
+
+    try:
+        with here:
+            assert collect(numbers, look, forked=True) == {0: (True, True), 1: (True, True)}
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 SCRIPT = """
 import sys
 from src.system.workers import run_supervised
 from tests.system.test_workers import act
 if __name__ == "__main__":
-    blocked, *tasks = sys.argv[1:]
+    blocked, forked, *tasks = sys.argv[1:]
+    limits = {"timeout_s": 1.0, "memory_gb": None, "forked": forked == "forked"}
     try:
-        for _, answer in run_supervised(act, tasks, num_workers=1, timeout_s=1.0, memory_gb=None):
+        for _, answer in run_supervised(act, tasks, num_workers=1, **limits):
             print(answer[1], flush=True)
             if blocked == "blocked":
                 sys.stdin.read()
@@ -240,19 +271,24 @@ def parent(tmp_path):
 
 @pytest.mark.fault("F1")
 @posix
+@pytest.mark.parametrize("forked", ["spawned", "forked"])
 @pytest.mark.parametrize("next_task", ["b", "hang"])
-def test_no_orphans_when_the_parent_is_killed(parent, next_task):
-    process = parent("blocked", "a", next_task, "c")
+def test_no_orphans_when_the_parent_is_killed(parent, next_task, forked):
+    process = parent("blocked", forked, "a", next_task, "c")
     worker = int(process.stdout.readline())
     assert is_running(worker)
     process.kill()
     process.wait()
-    assert ends_within(worker, seconds=10)
+    is_gone = ends_within(worker, seconds=10)
+    if not is_gone:
+        os.kill(worker, signal.SIGKILL)  # or it would hold the pipe that the fixture reads to its end
+    assert is_gone
 
 
 @posix
-def test_ctrl_c_reaches_the_parent_only(parent):
-    process = parent("attentive", "a", "hang")
+@pytest.mark.parametrize("forked", ["spawned", "forked"])
+def test_ctrl_c_reaches_the_parent_only(parent, forked):
+    process = parent("attentive", forked, "a", "hang")
     worker = int(process.stdout.readline())
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=10)
