@@ -25,8 +25,6 @@ from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
 from src.system.workers import WorkerFault, run_supervised
 
-log = logging.getLogger(__name__)
-
 FEW_POSES = 48  # poses that are scored sooner than a worker process has loaded the libraries
 POSE_TIMEOUT_S = 60.0  # time to read a pose and build its graph
 NETWORK_TIMEOUT_S = 10.0  # time for a graph on one busy core; the largest networks need 1 s

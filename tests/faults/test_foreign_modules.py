@@ -12,7 +12,7 @@ import pytest
 
 from tests.complexes import sdf_text, write_dataset
 from tests.faults.mutations import copy_program
-from tests.runs import CODES, ROOT, Run, score_options
+from tests.training_runs import CODES, ROOT, Run, score_options
 
 INSTALLED = ("numpy", "rdkit", "torch", "tqdm", "filelock", "scipy", "Bio", "sitecustomize", "usercustomize")
 NAMES = sorted({*sys.stdlib_module_names, *INSTALLED})

@@ -23,7 +23,7 @@ import torch
 
 import predict as scoring_program
 import src.model as model_module
-import src.scoring.prediction as prediction_module
+import src.scoring.ensemble as ensemble_module
 from src.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from src.settings import ModelSettings
 from src.system.storage import read_plain
@@ -303,7 +303,7 @@ def test_weights_of_another_shape_are_named(trained: Run, tmp_path: Path, state:
     path = tmp_path / "odd.pth.tar"
     save_checkpoint(path, {**state, "ema": {**weights, name: weights[name].T.contiguous()[:1]}})
     with pytest.raises(CheckpointError, match=rf"1 weights are missing.*{name}"):
-        prediction_module.load_scorer(path, "cpu")
+        ensemble_module.load_scorer(path, "cpu")
 
 
 @pytest.mark.fault("K5")
