@@ -93,15 +93,21 @@ def without(mutation: Mutation, root: Path = ROOT) -> str:
 
 def _meanings(old: str, new: str) -> list[tuple[ast.AST, ast.AST]]:
     """The two texts as heads of blocks, expressions, or statements; `name=value` is also an argument of a call."""
-    if old.endswith(":"):
-        old, new = f"{old} pass", f"{new} pass"
-    (one,), (other,) = ast.parse(old).body, ast.parse(new).body
+    one, other = _statement(old), _statement(new)
     if isinstance(one, ast.Expr) and isinstance(other, ast.Expr):
         return [(one.value, other.value)]
     if isinstance(one, ast.Assign) and isinstance(other, ast.Assign):
         arguments = [ast.keyword(ast.unparse(node.targets[0]), node.value) for node in (one, other)]
         return [(one, other), tuple(arguments)]
     return [(one, other)]
+
+
+def _statement(text: str) -> ast.stmt:
+    try:
+        (statement,) = ast.parse(f"{text} pass" if text.endswith(":") else text).body
+    except (SyntaxError, ValueError) as error:
+        raise MutationError(f"{text!r} is not one statement, expression or head of a block") from error
+    return statement
 
 
 def _nodes(tree: ast.AST, outer: str = "") -> Iterator[tuple[str, ast.AST]]:

@@ -103,6 +103,13 @@ def test_an_argument_of_a_call_is_found(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["and whole", "a = 1; b = 2", "else:"])
+def test_what_cannot_stand_alone_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "file.py").write_text(PROGRAM)
+    with pytest.raises(MutationError, match=f"'{text}' is not one statement"):
+        without(Mutation("a check", "file.py", "", text, "pass", ()), tmp_path)
+
+
 def test_a_block_that_is_not_of_the_form_is_refused() -> None:
     for block in ("file.py::f: a check\n- a\n- b\ntest.py", "file.py::f\n- a\n+ b\ntest.py", "file.py: c\n- a\n+ b"):
         with pytest.raises(MutationError, match="not a title"):
