@@ -289,7 +289,7 @@ def test_checkpoints_that_are_all_damaged_stop_the_run_before_any_work(
     assert finished.train() == 2
     assert "no checkpoint can be used:" in caplog.text
     for name in ("checkpoint.pth.tar", "checkpoint_previous.pth.tar", "model_best.pth.tar"):
-        assert f"{finished.checkpoints / name}: cannot be read" in caplog.text
+        assert f"{finished.checkpoints / name}: damaged: its end is missing" in caplog.text
     assert [*finished.checkpoints.iterdir(), *finished.results.iterdir()] == files
     assert {path: path.read_bytes() for path in files} == before
 
@@ -427,7 +427,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run: Run, capl
     with caplog.at_level(logging.INFO):
         assert run.train(epochs=3) == 0
     assert "checkpoints not used:" in caplog.text
-    assert "checkpoint.pth.tar: cannot be read" in caplog.text
+    assert "checkpoint.pth.tar: damaged: its end is missing" in caplog.text
     _, state = newest_checkpoint(run.checkpoints)  # that of the best epoch, where it is the last one
     assert all(torch.equal(value, state["model"][name]) for name, value in weights.items())
 
