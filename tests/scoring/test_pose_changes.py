@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.distance import cdist
+from scipy.spatial.transform import Rotation
 
 from src.chemistry.ligands import read_ligand
 from src.chemistry.proteins import read_protein
@@ -20,6 +22,8 @@ from src.scoring.pose_changes import (
     pocket_crossings,
     pulled_out,
     reordered,
+    shifted,
+    turned,
 )
 from tests.complexes import GRAPH_SETTINGS, pdb_text, sdf_text
 
@@ -29,6 +33,22 @@ def pose(tmp_path: Path) -> Complex:
     (tmp_path / "p.pdb").write_text(pdb_text())
     (tmp_path / "l.sdf").write_text(sdf_text())
     return Complex(read_ligand([tmp_path / "l.sdf"]), read_protein(tmp_path / "p.pdb"))
+
+
+def test_a_pose_is_turned_about_the_centre_of_its_ligand_and_shifted_as_a_whole(pose: Complex) -> None:
+    def centre(one: Complex) -> np.ndarray:
+        return one.ligand.atoms.pos.mean(axis=0)
+
+    def distances(one: Complex) -> np.ndarray:
+        return cdist(one.ligand.atoms.pos, one.protein.atoms.pos)
+
+    shift = np.array([1.0, -2.0, 30.0])
+    about, along = turned(pose, Rotation.from_rotvec([0.3, 1.0, -2.0])), shifted(pose, shift)
+    assert centre(about) == pytest.approx(centre(pose))
+    assert centre(along) == pytest.approx(centre(pose) + shift)
+    for changed in (about, along):
+        assert distances(changed) == pytest.approx(distances(pose))
+        assert np.abs(changed.ligand.atoms.pos - pose.ligand.atoms.pos).max() > 0.5
 
 
 def test_a_reordered_pose_is_the_same_complex(pose: Complex) -> None:
