@@ -11,7 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from src.system.stop_signals import EXIT_CODES
+from src.system.stop_signals import EXIT_CODES, SAVE_SIGNALS
 
 try:
     import resource
@@ -19,6 +19,9 @@ except ImportError:  # Windows has no such limits: memory_gb is not enforced the
     resource = None
 
 ORPHAN_GRACE_S = 1.0  # a worker whose parent no longer watches ends itself this long after its time is up
+
+# Ctrl+C and what a job queue sends reach the whole group; the parent decides what they mean.
+FOR_PARENT = frozenset({signal.SIGINT, *SAVE_SIGNALS})
 
 READY, DONE, FAILED, OUT_OF_MEMORY = "ready", "done", "failed", "out of memory"
 
@@ -35,10 +38,11 @@ def serve(
     Args:
         parents_end: of the pipe, which a copy of the parent holds too.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl+C reaches the whole group; the parent decides
+    for number in FOR_PARENT:
+        signal.signal(number, signal.SIG_IGN)
     if parents_end is not None:
         parents_end.close()  # or the pipe would not end with the parent
-        for number in EXIT_CODES.keys() - {signal.SIGINT}:
+        for number in EXIT_CODES.keys() - FOR_PARENT:
             if callable(signal.getsignal(number)):  # what the parent does at them is nothing for its copy
                 signal.signal(number, signal.SIG_DFL)
     if memory_gb is not None and resource is not None:

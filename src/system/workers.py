@@ -25,7 +25,8 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from src.system.errors import UserError
-from src.system.worker_process import FAILED, OUT_OF_MEMORY, READY, serve
+from src.system.stop_signals import SAVE_SIGNALS
+from src.system.worker_process import FAILED, FOR_PARENT, OUT_OF_MEMORY, READY, serve
 
 log = logging.getLogger(__name__)
 
@@ -256,19 +257,21 @@ def _describe_exit(exit_code: int) -> str:
 
 @contextlib.contextmanager
 def _child_surroundings() -> Iterator[None]:
-    """What a process inherits at its start: one thread per numeric library, SIGINT blocked during imports."""
+    """What a process inherits at its start: one thread per numeric library, no signals of the parent during imports."""
     before = {name: os.environ.get(name) for name in THREAD_SETTINGS}
     masked = hasattr(signal, "pthread_sigmask")
     if masked:
-        resource_tracker.ensure_running()  # its own start would unblock SIGINT again
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, SAVE_SIGNALS)
     try:
+        if masked:
+            resource_tracker.ensure_running()  # a process too, whose start would unblock SIGINT again
+            signal.pthread_sigmask(signal.SIG_BLOCK, FOR_PARENT)
         os.environ.update(dict.fromkeys(THREAD_SETTINGS, "1"))
         yield
     finally:
         for name, value in before.items():
             if value is None:
-                del os.environ[name]
+                os.environ.pop(name, None)
             else:
                 os.environ[name] = value
         if masked:

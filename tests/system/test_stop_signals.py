@@ -151,6 +151,7 @@ def test_a_child_hears_nothing_that_is_sent_to_the_group() -> None:
     with StopSignals():
         child = multiprocessing.get_context("fork").Process(target=_answer, args=(far,))
         child.start()
+        far.close()  # or the end of the child would not show
         assert near.recv() != os.getpgrp()
         for number in (SIGINT, SIGUSR1):  # sent to it alone
             os.kill(child.pid, number)
@@ -162,7 +163,8 @@ def test_a_child_hears_nothing_that_is_sent_to_the_group() -> None:
 
 
 def _answer(connection: multiprocessing.connection.Connection) -> None:
-    signal.signal(SIGTERM, signal.SIG_DFL)  # as torch does in the workers of its data loader
+    for number in (SIGTERM, SIGINT, SIGUSR1):  # as torch does the first in the workers of its data loader
+        signal.signal(number, signal.SIG_DFL)  # the others have no handler in a process that is not forked
     leave_signals_to_parent(0)
     connection.send(os.getpgrp())
     connection.recv()

@@ -40,10 +40,12 @@ def act(task):
         return lambda: None
     if task == "threads":
         return os.environ["OMP_NUM_THREADS"]
-    if task == "interrupts":
-        blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
-        ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if task in ("SIGINT", "SIGUSR1"):
+        blocked = signal.Signals[task] in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+        ignored = signal.getsignal(signal.Signals[task]) == signal.SIG_IGN
         return task, f"{blocked=} {ignored=}"
+    if task == "save":
+        os.kill(os.getpid(), signal.SIGUSR1)
     return task, os.getpid()
 
 
@@ -181,10 +183,31 @@ def test_workers_use_one_thread_and_the_environment_here_is_unchanged(monkeypatc
 
 
 @posix
-def test_workers_hear_no_ctrl_c_neither_while_they_import_nor_later(parent):
-    assert parent("attentive", "spawned", "interrupts").stdout.readline() == "blocked=True ignored=True\n"
+@pytest.mark.parametrize("name", ["SIGINT", "SIGUSR1"])
+def test_workers_hear_nothing_that_is_meant_for_the_parent_neither_while_they_import_nor_later(parent, name):
+    assert parent("attentive", "spawned", name).stdout.readline() == "blocked=True ignored=True\n"
     collect(["a"])
-    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    assert signal.Signals[name] not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
+@pytest.mark.fault("A5")
+@posix
+@pytest.mark.parametrize("forked", [False, True])
+def test_a_worker_outlives_what_a_job_queue_sends_to_the_group(forked):
+    outcomes = collect(["a", "save", "b"], num_workers=1, forked=forked)
+    assert [answer for answer, _ in outcomes.values()] == ["a", "save", "b"]
+    assert len({process for _, process in outcomes.values()}) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_the_process_that_multiprocessing_starts_beside_the_workers_outlives_it_too(parent):
+    process = parent("blocked", "spawned", "a", "b")
+    worker = int(process.stdout.readline())
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (tracker,) = {int(child) for child in children} - {worker}
+    os.kill(tracker, signal.SIGUSR1)
+    time.sleep(0.2)
+    assert is_running(tracker)
 
 
 def test_closing_the_iterator_kills_the_workers():
