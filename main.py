@@ -61,7 +61,8 @@ from src.run.results import (
     settings_of_run,
     write_results,
 )
-from src.run.trainer_setup import choose_kernels, make_loaders, make_trainer, newest_of_run, resume
+from src.run.run_record import lost_codes
+from src.run.trainer_setup import choose_kernels, data_of_run, make_loaders, make_trainer, newest_of_run, resume
 from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity
 from src.similarity.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
@@ -127,7 +128,8 @@ def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fre
         return 0
 
     require_enough(dataset.skipped, len(dataset.examples), settings.data.max_failed_fraction)
-    whole, similarity = _split(settings, dataset)
+    dataset, codes = data_of_run(dataset, newest, settings.data.split)
+    whole, similarity = _split(settings, dataset, codes)
     split = dict(whole.codes)
     wanted = settings.training.message_passing
     settings = resolve_auto(settings, dataset.subset(split["train"]), device, newest[1]["config"] if newest else None)
@@ -178,9 +180,10 @@ def evaluate(settings: Settings, dataset: Dataset, split: Split, similarity: Sim
 
 def evaluate_again(settings: Settings, request: Request) -> int:
     """Write every number and page of the results again from the best checkpoint; returns the exit code."""
-    state = load_checkpoint(_best(settings), required=RECORDED)
+    checkpoint = _best(settings)
+    state = load_checkpoint(checkpoint, required=RECORDED)
     settings, _ = _with_demo_data(settings_of_run(settings, state, ROOT))
-    dataset = load_dataset(settings.data, settings.graph, settings.processing)
+    dataset = load_dataset(settings.data, settings.graph, settings.processing).without(lost_codes(state, checkpoint))
     evaluate(settings, dataset, *_split(settings, dataset, state["split"]), request)
     return 0
 

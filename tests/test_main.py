@@ -12,6 +12,7 @@ import shlex
 import shutil
 import signal
 import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ import torch
 
 import main as training_program
 import predict as scoring_program
+import src.data.cache as cache_module
 from src.checkpoint import load_checkpoint, newest_checkpoint
 from src.run import trainer_setup as preparation
 from src.settings import ModelSettings, settings_from_dict
 from src.system.locks import sole_use
+from src.system.workers import WorkerFault
 from src.visnet.message_passing import EAGER, Kernels
 from tests.complexes import sdf_text, write_complex, write_dataset
 from tests.training_runs import CODES, ROOT, Run, finish, printed_command, score_options, start
@@ -381,6 +384,56 @@ def test_a_complex_more_is_another_run(finished: Run, caplog: pytest.LogCaptureF
 
 
 @pytest.mark.fault("M10")
+def lose(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
+    """Worker processes that do not survive one of the complexes."""
+    real = cache_module.run_supervised
+
+    def run(function: Callable, tasks: Sequence, **options: object) -> Iterator:
+        for index, result in real(function, tasks, **options):
+            yield index, WorkerFault("crashed") if tasks[index].code == lost else result
+
+    monkeypatch.setattr(cache_module, "run_supervised", run)
+
+
+@pytest.mark.fault("F5", "C12")
+@pytest.mark.parametrize("split", ["random", "cluster"])
+def test_a_complex_that_was_lost_stays_out_of_the_run(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, split: str
+) -> None:
+    with monkeypatch.context() as patch:
+        lose(patch, "1a05")
+        assert run.train(epochs=1, split=split) == 0
+    began = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
+    assert began["dataset"]["lost"] == ["1a05"]
+    caplog.clear()
+    assert run.train(epochs=2, split=split) == 0
+    assert "belongs to another run" not in caplog.text
+    state = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
+    assert state["progress"]["epoch"] == 2
+    for key in ("dataset", "split"):
+        assert state[key] == began[key]
+    with open(run.results / "skipped.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["code"], row["stage"]) == ("1a05", "worker")
+    before = {name: (run.results / name).read_bytes() for name in ("metrics.json", "skipped.csv", "splits.json")}
+    assert run.train("--evaluate", split=split) == 0
+    assert {name: (run.results / name).read_bytes() for name in before} == before
+    assert run.train("--fresh", epochs=1, split=split) == 0
+    assert load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["dataset"]["lost"] == []
+
+
+def test_a_complex_of_the_run_that_is_lost_now_is_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run.train(epochs=1) == 0
+    shutil.rmtree(run.folder / "processed")
+    with monkeypatch.context() as patch:
+        lose(patch, "1a05")
+        assert run.train(epochs=2) == 2
+    assert "; 1a05 could not be read now" in caplog.text
+    assert run.train(epochs=2) == 0
+
+
 def test_results_of_an_earlier_run_are_moved_and_not_overwritten(
     finished: Run, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,7 +31,7 @@ from src.system.workers import WorkerFault, run_supervised
 log = logging.getLogger(__name__)
 
 SHARD_SIZE = 256  # graphs in one file; a kill loses these and what was finished behind a slower complex
-RETRIED = "worker"  # stage of faults that may be the machine's: such a complex is tried again in the next run
+RETRIED = "worker"  # stage of faults that may be the machine's, of which no record is kept
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class GraphCache:
     num_built: int  # complexes built now; the others were in the cache
     ligands_read_as: dict[str, str]  # code -> how its ligand was read
     notes: dict[str, tuple[str, ...]]  # code -> what a user should know, where there is something
+    lost: tuple[str, ...] = ()  # codes of those skipped for what may be the machine's fault; the next call tries again
 
 
 def build_cache(
@@ -112,6 +113,17 @@ def _build(cache: _Folder, missing: Sequence[ComplexFiles], processing: Processi
     """Build these graphs into the folder; whatever ends this early, what is finished is kept."""
     if missing:
         log.info("building %d graphs (%d are in %s)", len(missing), len(cache.found), cache.folder)
+    lost = _build_all(cache, missing, processing, first=0)
+    if lost:
+        log.info("%d complexes were lost with their worker processes and are tried once more", len(lost))
+        _build_all(cache, lost, processing, first=len(missing))
+    cache.clean_up()
+
+
+def _build_all(
+    cache: _Folder, missing: Sequence[ComplexFiles], processing: ProcessingSettings, *, first: int
+) -> list[ComplexFiles]:
+    """Build these graphs as the results from number `first` on; returns those that were lost with their workers."""
     results = run_supervised(
         functools.partial(_build_one, structure=cache.structure, settings=cache.settings),
         missing,
@@ -119,16 +131,18 @@ def _build(cache: _Folder, missing: Sequence[ComplexFiles], processing: Processi
         timeout_s=processing.timeout_s,
         memory_gb=processing.memory_gb,
     )
+    lost = []
     try:
         progress = tqdm(results, total=len(missing), desc="graphs", unit="complex", disable=None)
         for number, result in progress:
             if isinstance(result, WorkerFault):
+                lost.append(missing[number])
                 result = Skipped(missing[number].code, RETRIED, result.reason), []
-            cache.add(number, *result)
+            cache.add(first + number, *result)
     finally:
         results.close()
         cache.flush(everything=True)
-    cache.clean_up()
+    return lost
 
 
 def _build_one(files: ComplexFiles, *, structure: str, settings: GraphSettings) -> tuple[_Built | Skipped, list]:
@@ -221,7 +235,7 @@ class _Folder:
             if isinstance(result, Skipped):
                 record = {"stage": result.stage, "reason": result.reason, "sources": sources}
                 self.found[result.code] = record
-                if result.stage != RETRIED and sources:
+                if not _may_pass(record):
                     self.manifest.add(result.code, record)
         self.manifest.write()
 
@@ -244,6 +258,7 @@ class _Folder:
             num_built=num_built,
             ligands_read_as={code: record["read_as"] for code, record in used.items()},
             notes={code: tuple(record["notes"]) for code, record in used.items() if record["notes"]},
+            lost=tuple(code for code, record in skipped if _may_pass(record)),
         )
 
     def _shard(self, name: str) -> dict[str, ComplexGraph]:
@@ -268,6 +283,11 @@ class _Folder:
             record = {"shard": name, "read_as": result.read_as, "notes": list(result.notes), "sources": sources}
             self.found[result.code] = record
             self.manifest.add(result.code, record)
+
+
+def _may_pass(record: dict) -> bool:
+    """Whether a complex without a graph may have one though its files stay as they are."""
+    return record["stage"] == RETRIED or not record["sources"]
 
 
 def _require_finite(graphs: Iterable[ComplexGraph]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from src.data.cache import GraphCache, build_cache, protein_file
+from src.data.cache import RETRIED, GraphCache, build_cache, protein_file
 from src.graph import ComplexGraph
 from src.pdbbind.affinity import IndexEntry
 from src.pdbbind.folders import ComplexFiles
@@ -41,6 +41,19 @@ class Dataset:
     cache: GraphCache
     files: dict[str, ComplexFiles]
     entries: dict[str, IndexEntry] = field(default_factory=dict)  # code -> what the index says, of the examples
+    lost: tuple[str, ...] = ()  # codes of those skipped for what may be the machine's fault
+
+    def without(self, codes: Collection[str]) -> Dataset:
+        """Without these complexes, which a run had lost when it began: now they would make other data of it."""
+        back = [code for code in self.entries if code in codes]
+        reason = "was lost when this run began, and stays out of it"
+        return replace(
+            self,
+            examples=tuple(example for example in self.examples if example.graph.code not in codes),
+            skipped=(*self.skipped, *(Skipped(code, RETRIED, reason) for code in back)),
+            entries={code: entry for code, entry in self.entries.items() if code not in codes},
+            lost=tuple(sorted({*self.lost, *codes})),
+        )
 
     def subset(self, codes: Sequence[str]) -> list[Example]:
         wanted = set(codes)
@@ -87,7 +100,7 @@ def load_dataset(data: DataSettings, graph: GraphSettings, processing: Processin
     write_skipped(cache.folder, skipped)
     num_lines = len(index.entries) + len(index.bad_lines)
     used = {entry.code: entry for entry in entries if entry.code in cache.graphs}
-    return Dataset(tuple(examples), tuple(skipped), num_lines, cache, files, used)
+    return Dataset(tuple(examples), tuple(skipped), num_lines, cache, files, used, lost=cache.lost)
 
 
 def measured_pk(examples: Sequence[Example]) -> np.ndarray:

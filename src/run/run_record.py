@@ -14,6 +14,7 @@ from src import __version__
 from src.checkpoint import ENDING, CheckpointError
 from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
 from src.settings import Settings, as_dict
+from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +53,18 @@ LIBRARIES = ("torch", "rdkit", "numpy", "scipy", "biopython")
 
 
 def run_facts(
-    settings: Settings, split: dict[str, list[str]], *, dataset_fingerprint: str, synthetic: bool
+    settings: Settings,
+    split: dict[str, list[str]],
+    *,
+    dataset_fingerprint: str,
+    synthetic: bool,
+    lost: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """The part of a checkpoint that stays the same from the first batch to the last, as plain values."""
+    """The part of a checkpoint that stays the same from the first batch to the last, as plain values.
+
+    Args:
+        lost: codes that could not be used for what may be the machine's fault.
+    """
     versions = {name: metadata.version(name) for name in LIBRARIES}
     return {
         "versions": {"program": __version__, "python": platform.python_version(), **versions},
@@ -64,8 +74,20 @@ def run_facts(
         "kernels": "plain",
         "data_version": DATA_PROCESSING_VERSION,
         "split": split,
-        "dataset": {"fingerprint": dataset_fingerprint, "synthetic": synthetic},
+        "dataset": {"fingerprint": dataset_fingerprint, "synthetic": synthetic, "lost": sorted(lost)},
     }
+
+
+def lost_codes(state: dict[str, Any], path: Path) -> frozenset[str]:
+    """The complexes that the run of a checkpoint had lost when it began; they stay out of it.
+
+    Raises:
+        CheckpointError: this program does not write such a list.
+    """
+    codes = state["dataset"].get("lost", [])
+    if type(codes) is not list or any(type(code) is not str for code in codes):
+        raise CheckpointError(f"{path}: odd entries in what it says of its data set: {codes!a:.100}")
+    return frozenset(codes)
 
 
 def check_same_settings(settings: Settings, state: dict[str, Any], path: Path) -> None:
@@ -93,9 +115,12 @@ def check_same_run(facts: dict[str, Any], state: dict[str, Any], path: Path) -> 
     faults = _breaking_changes(old, new)
     if state["data_version"] != facts["data_version"]:
         faults.append(other_version_text(state["data_version"]))
-    if (state["dataset"], state["split"]) != (facts["dataset"], facts["split"]):
-        was, now = state["dataset"].get("fingerprint"), facts["dataset"]["fingerprint"]
-        faults.append(f"codes, labels or their split: data set {was} -> {now}")
+    was, now = state["dataset"], facts["dataset"]
+    is_same = all(was.get(key) == now[key] for key in ("fingerprint", "synthetic"))
+    if not is_same or state["split"] != facts["split"]:
+        gone = sorted({code for codes in state["split"].values() for code in codes}.intersection(now["lost"]))
+        hint = f"; {listed(gone)} could not be read now, see skipped.csv" if gone else ""
+        faults.append(f"codes, labels or their split: data set {was.get('fingerprint')} -> {now['fingerprint']}{hint}")
     _require_none(faults, path)
     if free := _changes(old, new):
         log.info("changed since the checkpoint was written: %s", "; ".join(free.values()))

@@ -25,7 +25,7 @@ from src.graph import Batch
 from src.hardware.compilation import fastest_kernels
 from src.hardware.out_of_memory import parts_within
 from src.model import build_model
-from src.run.run_record import RESULT_FILES, check_same_run, check_same_settings, run_facts, set_aside
+from src.run.run_record import RESULT_FILES, check_same_run, check_same_settings, lost_codes, run_facts, set_aside
 from src.settings import Settings
 from src.similarity.applicability import domain_facts
 from src.similarity.sequences import describe
@@ -52,6 +52,23 @@ def newest_of_run(settings: Settings, *, fresh: bool) -> tuple[Path, dict] | Non
     return newest
 
 
+def data_of_run(dataset: Dataset, newest: tuple[Path, dict] | None, split: str) -> tuple[Dataset, dict | None]:
+    """The data set as the run of a checkpoint began with it, and its split, None where that must be made.
+
+    Args:
+        split: the setting; what a file says may have changed.
+
+    Raises:
+        CheckpointError: as `lost_codes`.
+    """
+    if newest is None:
+        return dataset, None
+    path, state = newest
+    dataset = dataset.without(lost_codes(state, path))
+    is_same = state["dataset"].get("fingerprint") == dataset.fingerprint()
+    return dataset, state["split"] if is_same and split != "file" else None
+
+
 def make_trainer(
     settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device, *, synthetic: bool
 ) -> Trainer:
@@ -63,7 +80,9 @@ def make_trainer(
     model = build_model(settings.model)
     model.representation.message_passing = training.message_passing
     model.fit_label_scale(in_order(dataset.judged(split["train"]), training.batch_size, budget))
-    facts = run_facts(settings, split, dataset_fingerprint=dataset.fingerprint(), synthetic=synthetic)
+    facts = run_facts(
+        settings, split, dataset_fingerprint=dataset.fingerprint(), synthetic=synthetic, lost=dataset.lost
+    )
     trainer = Trainer(
         model,
         training,

@@ -208,6 +208,7 @@ def test_a_source_file_that_cannot_be_read_any_more_is_a_row(
         patch.setattr(Path, function, failing)
         cache = build_cache(files, structure="auto", graph_settings=settings.graph, processing=settings.processing)
     assert [(row.code, row.stage) for row in cache.skipped] == [("1bbb", "files")]
+    assert cache.lost == ("1bbb",)
     assert "Permission denied" in cache.skipped[0].reason
     assert_whole(build(settings), settings)
 
@@ -698,13 +699,38 @@ def test_a_complex_that_killed_its_worker_is_tried_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(cache_module, "run_supervised", one_crash)
-        (row,) = build(settings).skipped
+        lacking = build(settings)
+        assert build(settings).num_built == 1
+    (row,) = lacking.skipped
     assert (row.code, row.stage, row.reason) == ("1ccc", "worker", "crashed")
+    assert lacking.lost == ("1ccc",)
     with caplog.at_level(logging.INFO):
         cache = build(settings)
     assert (cache.num_built, cache.skipped) == (1, ())
     assert "building 1 graphs (4 are in" in caplog.text
     assert_whole(cache, settings)
+
+
+@pytest.mark.fault("F5", "E4")
+def test_a_complex_that_is_lost_is_tried_once_more_in_the_same_call(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    real, tried = cache_module.run_supervised, []
+
+    def first_time_two_crash(function, tasks, **options):
+        tried.append([files.code for files in tasks])
+        for index, result in real(function, tasks, **options):
+            is_lost = len(tried) == 1 and tasks[index].code in ("1aaa", "1ccc")
+            yield index, WorkerFault("crashed") if is_lost else result
+
+    monkeypatch.setattr(cache_module, "run_supervised", first_time_two_crash)
+    with caplog.at_level(logging.INFO):
+        cache = build(settings)
+    assert tried == [list(CODES), ["1aaa", "1ccc"]]
+    assert (cache.skipped, cache.lost, cache.num_built) == ((), (), 5)
+    assert "2 complexes were lost with their worker processes and are tried once more" in caplog.text
+    assert_whole(cache, settings)
+    assert_whole(build(settings), settings)
 
 
 def test_notes_are_kept(settings: Settings, tmp_path: Path) -> None:

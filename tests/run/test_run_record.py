@@ -12,7 +12,7 @@ import pytest
 from config import CONFIG
 from src.checkpoint import CheckpointError
 from src.data_processing import DATA_PROCESSING_VERSION
-from src.run.run_record import FREE_KEYS, check_same_run, check_same_settings, run_facts, set_aside
+from src.run.run_record import FREE_KEYS, check_same_run, check_same_settings, lost_codes, run_facts, set_aside
 from src.settings import GraphSettings, ModelSettings, settings_from_dict
 from src.system.storage import to_plain
 from tests.complexes import small_settings
@@ -32,7 +32,7 @@ def test_the_facts_rebuild_model_and_graphs(facts: dict[str, Any], tmp_path: Pat
     assert settings_from_dict(GraphSettings, facts["graph_settings"], source="") == settings.graph
     assert facts["data_version"] == DATA_PROCESSING_VERSION
     assert facts["split"] == SPLIT
-    assert facts["dataset"] == {"fingerprint": "0a1b", "synthetic": False}
+    assert facts["dataset"] == {"fingerprint": "0a1b", "synthetic": False, "lost": []}
     assert {"program", "python", "torch", "rdkit", "numpy"} <= facts["versions"].keys()
 
 
@@ -136,6 +136,26 @@ def test_other_data_is_refused(facts: dict[str, Any], fault: str) -> None:
         old["dataset"]["synthetic"] = True
     with pytest.raises(CheckpointError, match="codes, labels or their split"):
         check_same_run(facts, old, PATH)
+
+
+def test_what_was_lost_does_not_tell_runs_apart_and_what_is_lost_now_is_named(facts: dict[str, Any]) -> None:
+    old = copy.deepcopy(facts)
+    old["dataset"]["lost"] = ["9zzz"]
+    check_same_run(facts, old, PATH)
+    del old["dataset"]["lost"]  # as an earlier version of this program wrote it
+    assert lost_codes(old, PATH) == frozenset()
+    check_same_run(facts, old, PATH)
+    now = copy.deepcopy(facts)
+    now["dataset"] |= {"fingerprint": "ffff", "lost": ["1aaa", "9zzz"]}
+    with pytest.raises(CheckpointError, match=r"data set 0a1b -> ffff; 1aaa could not be read now, see skipped\.csv"):
+        check_same_run(now, old, PATH)
+
+
+@pytest.mark.parametrize("odd", ["1aaa", [1], {"1aaa": 1}, None])
+def test_an_odd_list_of_lost_complexes_is_refused(facts: dict[str, Any], odd: object) -> None:
+    facts["dataset"]["lost"] = odd
+    with pytest.raises(CheckpointError, match="odd entries"):
+        lost_codes(facts, PATH)
 
 
 def test_moved_data_with_the_same_labels_is_the_same_data(tmp_path: Path, facts: dict[str, Any]) -> None:
