@@ -396,17 +396,16 @@ def lose(monkeypatch: pytest.MonkeyPatch, lost: str) -> None:
 
 
 @pytest.mark.fault("F5", "C12")
-@pytest.mark.parametrize("split", ["random", "cluster"])
 def test_a_complex_that_was_lost_stays_out_of_the_run(
-    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, split: str
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with monkeypatch.context() as patch:
         lose(patch, "1a05")
-        assert run.train(epochs=1, split=split) == 0
+        assert run.train(epochs=1) == 0
     began = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
     assert began["dataset"]["lost"] == ["1a05"]
     caplog.clear()
-    assert run.train(epochs=2, split=split) == 0
+    assert run.train(epochs=2) == 0
     assert "belongs to another run" not in caplog.text
     state = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
     assert state["progress"]["epoch"] == 2
@@ -416,9 +415,9 @@ def test_a_complex_that_was_lost_stays_out_of_the_run(
         (row,) = csv.DictReader(file)
     assert (row["code"], row["stage"]) == ("1a05", "worker")
     before = {name: (run.results / name).read_bytes() for name in ("metrics.json", "skipped.csv", "splits.json")}
-    assert run.train("--evaluate", split=split) == 0
+    assert run.train("--evaluate") == 0
     assert {name: (run.results / name).read_bytes() for name in before} == before
-    assert run.train("--fresh", epochs=1, split=split) == 0
+    assert run.train("--fresh", epochs=1) == 0
     assert load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["dataset"]["lost"] == []
 
 

@@ -155,7 +155,7 @@ def _footers(entry: _Entry) -> list[bytes]:
 def _fields(form: struct.Struct, data: bytes, mark: bytes, fault: str) -> tuple:
     """What stands behind the mark of a part of the archive."""
     if len(data) != form.size or not data.startswith(mark):
-        raise ArchiveError(f"damaged: {fault}")
+        raise ArchiveError(f"cannot be read: {fault}")
     return form.unpack(data)[1:]
 
 
