@@ -347,6 +347,18 @@ def test_asked_for_a_save_where_there_is_nothing_to_save(command: Command, wante
     assert fingerprints(command.run) == wanted()
 
 
+@pytest.mark.fault("A5", "F5")
+def test_a_job_queue_that_asks_the_whole_group_costs_no_complex(launcher: Launcher, tmp_path: Path) -> None:
+    """SLURM without B: in --signal; here at each graph that is built."""
+    run = Run(tmp_path)
+    write_dataset(run.folder / "data", CODES)
+    asked = Patch("group SIGUSR1", "before", "src.data.cache._Folder.add", 0)
+    ended = launcher.run(run.options("--check-data", processing_num_workers=2), asked, folder=run.folder)
+    assert ended.code == 0, ended.err
+    assert f"graphs{len(CODES):>25}" in ended.out
+    assert "lost" not in ended.err
+
+
 SAVING = r"/\.INTERRUPTED\.pth\.tar"
 
 
