@@ -62,7 +62,16 @@ from src.run.results import (
     write_results,
 )
 from src.run.run_record import lost_codes
-from src.run.trainer_setup import choose_kernels, data_of_run, make_loaders, make_trainer, newest_of_run, resume
+from src.run.trainer_setup import (
+    choose_kernels,
+    data_of_run,
+    demo_folder,
+    make_loaders,
+    make_trainer,
+    newest_of_run,
+    resume,
+    uses_demo,
+)
 from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity
 from src.similarity.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
@@ -203,8 +212,8 @@ def _split(settings: Settings, dataset: Dataset, codes: dict[str, list[str]] | N
 
 def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
     if settings.data.dataset_path is not None:
-        return settings, False
-    folder = Path(settings.processing.processed_data_dir) / "demo_set"
+        return settings, uses_demo(settings)
+    folder = demo_folder(settings)
     log.info("dataset_path is not set: using the built-in demo set, synthetic complexes in %s", folder)
     with in_turn(folder.parent):
         index_file = write_demo(folder)

@@ -186,6 +186,47 @@ def test_fresh_starts_over_and_keeps_the_old_files(finished: Run, caplog: pytest
     assert [row["epoch"] for row in finished.history()] == [1, 2]
 
 
+@pytest.fixture
+def small_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The demo set is made of the complexes of these tests."""
+
+    def write(folder: Path) -> Path:
+        index = folder / "index" / "INDEX_test.2020R1.lst"
+        return index if index.exists() else write_dataset(folder, CODES[2:])
+
+    monkeypatch.setattr(training_program, "write_demo", write)
+
+
+@pytest.mark.fault("B9")
+def test_from_the_demo_set_to_data_of_ones_own(run: Run, small_demo: None, caplog: pytest.LogCaptureFixture) -> None:
+    assert run.train(dataset_path=None, epochs=1) == 0
+    old = sorted(path.read_bytes() for path in run.checkpoints.glob("*.pth.tar"))
+    with caplog.at_level(logging.INFO):
+        assert run.train(epochs=2, learning_rate=0.01) == 0
+    assert "the earlier run was on the demo set: a new one begins" in caplog.text
+    assert sorted(path.read_bytes() for path in run.checkpoints.glob("before-*/*.pth.tar")) == old
+    assert len(list(run.results.glob("before-*/history.csv"))) == 1
+    assert newest_checkpoint(run.checkpoints)[1]["dataset"]["synthetic"] is False
+    assert [row["epoch"] for row in run.history()] == [1, 2]
+
+
+@pytest.mark.fault("B9")
+def test_a_run_on_ones_own_data_is_never_moved_away_for_the_demo_set(
+    run: Run, small_demo: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert run.train(epochs=1) == 0
+    before = {path: path.read_bytes() for path in run.checkpoints.iterdir()}
+    assert run.train(dataset_path=None, epochs=1) == 2
+    assert "belongs to another run" in caplog.text
+    assert {path: path.read_bytes() for path in run.checkpoints.iterdir()} == before
+
+
+def test_the_demo_set_is_the_same_by_its_path(run: Run, small_demo: None) -> None:
+    assert run.train(dataset_path=None, epochs=1) == 0
+    assert run.train(dataset_path=run.folder / "processed" / "demo_set", epochs=2) == 0
+    assert [row["epoch"] for row in run.history()] == [1, 2]
+
+
 def test_the_command_to_go_on_does_not_start_over(
     run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

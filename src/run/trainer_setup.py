@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 def newest_of_run(settings: Settings, *, fresh: bool) -> tuple[Path, dict] | None:
     """The checkpoint to go on from, after a look at its settings; with `fresh` the earlier ones are moved first.
 
+    So are those of the demo set when there is a data set of the user's: whoever tried the program means no other run.
+
     Raises:
         CheckpointError: none of them can be used, or they belong to a run with other settings.
     """
@@ -45,11 +47,24 @@ def newest_of_run(settings: Settings, *, fresh: bool) -> tuple[Path, dict] | Non
     if fresh and (moved := set_aside(folder)):
         log.info("earlier checkpoints are now in %s", moved)
     newest, results = newest_checkpoint(folder), Path(settings.output.results_dir)
+    if newest and newest[1]["dataset"].get("synthetic") is True and not uses_demo(settings):
+        moved, newest = set_aside(folder), None
+        log.info("the earlier run was on the demo set: a new one begins, the checkpoints of that are now in %s", moved)
     if newest is None and (results / "history.csv").exists():
         log.info("results of an earlier run are now in %s", set_aside(results, RESULT_FILES))
     if newest:
         check_same_settings(settings, newest[1], newest[0])  # before hours of building graphs
     return newest
+
+
+def demo_folder(settings: Settings) -> Path:
+    return Path(settings.processing.processed_data_dir) / "demo_set"
+
+
+def uses_demo(settings: Settings) -> bool:
+    """Whether the data set is the built-in one, be it by its path."""
+    path = settings.data.dataset_path
+    return path is None or Path(path).resolve() == demo_folder(settings).resolve()
 
 
 def data_of_run(dataset: Dataset, newest: tuple[Path, dict] | None, split: str) -> tuple[Dataset, dict | None]:
