@@ -61,7 +61,7 @@ from src.run.results import (
     settings_of_run,
     write_results,
 )
-from src.run.run_record import lost_codes
+from src.run.run_record import lost_codes, stored_split
 from src.run.trainer_setup import (
     choose_kernels,
     data_of_run,
@@ -193,7 +193,7 @@ def evaluate_again(settings: Settings, request: Request) -> int:
     state = load_checkpoint(checkpoint, required=RECORDED)
     settings, _ = _with_demo_data(settings_of_run(settings, state, ROOT))
     dataset = load_dataset(settings.data, settings.graph, settings.processing).without(lost_codes(state, checkpoint))
-    evaluate(settings, dataset, *_split(settings, dataset, state["split"]), request)
+    evaluate(settings, dataset, *_split(settings, dataset, stored_split(state, checkpoint)), request)
     return 0
 
 

@@ -40,9 +40,9 @@ def model_card(findings: Findings) -> str:
     parts = [
         "# Model card",
         f"ViSNet on the protein, ligand and interaction graph of a complex, predicting pK. "
-        f"Checkpoint: `{_plain(run.checkpoint)}`"
+        f"Checkpoint: `{_code(run.checkpoint)}`"
         + (f", {run.num_weights:,} weights" if run.num_weights else "")
-        + (f"; joined with {run.joined_with}." if run.joined_with else "."),
+        + (f"; joined with {_plain(run.joined_with)}." if run.joined_with else "."),
         "## Training data",
         _data(findings),
         "## How good it is",
@@ -61,15 +61,15 @@ def model_card(findings: Findings) -> str:
         LICENCE_NOTE,
         "## How it was made",
         _table(["setting", "value"], [[key, run.settings[key]] for key in SHOWN_SETTINGS if key in run.settings]),
-        "Versions: " + ", ".join(f"{name} {version}" for name, version in run.versions.items()) + ".",
-        f"These numbers again: `{_plain(run.command)}`",
+        "Versions: " + ", ".join(_plain(f"{name} {version}") for name, version in run.versions.items()) + ".",
+        f"These numbers again: `{_code(run.command)}`",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _data(findings: Findings) -> str:
     run, split = findings.run, findings.part.split
-    sizes = ", ".join(f"{len(codes)} {part}" for part, codes in split.codes.items())
+    sizes = ", ".join(f"{len(codes)} {_plain(part)}" for part, codes in split.codes.items())
     lines = [f"{_plain(split.method)} split: {sizes}."]
     if run.synthetic:
         lines.append("The complexes are synthetic: the numbers say nothing about real binding.")
@@ -94,6 +94,15 @@ def _table(header: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _plain(value: object) -> str:
-    """One line without what Markdown or HTML would act on."""
-    text = re.sub(r"\s+", " ", str(value)).replace("&", "&amp;").replace("<", "&lt;").replace("`", "'")
-    return text.replace("|", "\\|").replace("](", "]\\(")
+    """One line without what Markdown or HTML would act on; brackets and underscores within a word are none of that."""
+    marks = r"[\\*|~]|(?<!\w)_|_(?!\w)|(?<=\])\(|:(?=//)|(?<=www)\."
+    return re.sub(f"({marks})", r"\\\1", _on_a_line(value))
+
+
+def _code(value: object) -> str:
+    """As it stands in a code span, which ends at a backtick alone; not every program that shows Markdown knows that."""
+    return _on_a_line(value).replace("](", "]\\(")
+
+
+def _on_a_line(value: object) -> str:
+    return re.sub(r"\s+", " ", str(value)).replace("&", "&amp;").replace("<", "&lt;").replace("`", "'")

@@ -102,7 +102,7 @@ def evaluate_checkpoint(
     scorer, state = load_scorer(checkpoint, settings.training.device), load_checkpoint(checkpoint, required=RECORDED)
     part = judged_part(dataset, split.codes)
     train, test = _train_and_test(settings, dataset, split, part)
-    if state["dataset"]["fingerprint"] != dataset.fingerprint():
+    if state["dataset"].get("fingerprint") != dataset.fingerprint():
         log.warning("the data are not those of the training: numbers will differ from those written then")
     if other:
         require_common(_codes(test), *other)  # before the hour that predictions may take

@@ -90,6 +90,19 @@ def lost_codes(state: dict[str, Any], path: Path) -> frozenset[str]:
     return frozenset(codes)
 
 
+def stored_split(state: dict[str, Any], path: Path) -> dict[str, list[str]]:
+    """The codes of each part in the training of a checkpoint.
+
+    Raises:
+        CheckpointError: this program does not write such a split.
+    """
+    split = state["split"]
+    parts = [split.get(part) for part in ("train", "validation", "test")]
+    if any(type(codes) is not list or any(type(code) is not str for code in codes) for codes in parts):
+        raise CheckpointError(f"{path}: its split must be lists of codes named train, validation and test")
+    return split
+
+
 def check_same_settings(settings: Settings, state: dict[str, Any], path: Path) -> None:
     """Refuse what `check_same_run` would refuse for its settings, before the data are read.
 

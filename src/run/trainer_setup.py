@@ -25,7 +25,15 @@ from src.graph import Batch
 from src.hardware.compilation import fastest_kernels
 from src.hardware.out_of_memory import parts_within
 from src.model import build_model
-from src.run.run_record import RESULT_FILES, check_same_run, check_same_settings, lost_codes, run_facts, set_aside
+from src.run.run_record import (
+    RESULT_FILES,
+    check_same_run,
+    check_same_settings,
+    lost_codes,
+    run_facts,
+    set_aside,
+    stored_split,
+)
 from src.settings import Settings
 from src.similarity.applicability import domain_facts
 from src.similarity.sequences import describe
@@ -74,14 +82,14 @@ def data_of_run(dataset: Dataset, newest: tuple[Path, dict] | None, split: str) 
         split: the setting; what a file says may have changed.
 
     Raises:
-        CheckpointError: as `lost_codes`.
+        CheckpointError: as `lost_codes` and `stored_split`.
     """
     if newest is None:
         return dataset, None
     path, state = newest
     dataset = dataset.without(lost_codes(state, path))
     is_same = state["dataset"].get("fingerprint") == dataset.fingerprint()
-    return dataset, state["split"] if is_same and split != "file" else None
+    return dataset, stored_split(state, path) if is_same and split != "file" else None
 
 
 def make_trainer(

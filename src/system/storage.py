@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import pickle
+import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 MAX_DEPTH = 64
 TEMPORARY_SUFFIX = ".tmp"
 WRITE_BUFFER = 1 << 20  # bytes; a network disk can take its time for each write, and tensors are many small ones
+# The place before a sign that begins a formula, and before a tab at the beginning; blanks include those without width.
+_SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20\ufe66\ufe62\ufe63\ufe6b\u207c\u207a\u207b\u2212"
+_FORMULA = re.compile(rf"(?:^|(?<=[;\t\n|]))(?=[\s\x00-\x1f\u200b-\u200f\u2060\ufeff]*[{_SIGNS}])|^(?=\t)")
 PLAIN_VALUES = (NoneType, bool, int, float, str, bytes)
 
 
@@ -133,8 +137,7 @@ def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]
     """Write a table like write_text. Cells that a spreadsheet would run as a formula get a leading quote."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(header)
-    table.writerows([_safe_cell(cell) for cell in row] for row in rows)
+    table.writerows([_safe_cell(cell) for cell in row] for row in [header, *rows])
     write_text(path, text.getvalue())
 
 
@@ -195,9 +198,14 @@ def _replace(
 
 
 def _safe_cell(cell: object) -> object:
-    if isinstance(cell, str):
-        cell = cell.replace("\r", " ")  # the csv module does not quote it
-    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
+    """A text with a quote before each sign that begins a formula.
+
+    That is its first character, be it behind blanks, and one behind what ends a cell for a spreadsheet that takes
+    semicolons or tabs for commas. Wide forms of the signs count, too: some programs make the plain ones of them.
+    """
+    if not isinstance(cell, str):
+        return cell
+    return _FORMULA.sub("'", cell.replace("\r", " "))  # the csv module does not quote a carriage return
 
 
 def _plain(value: Any, where: str, depth: int) -> Any:

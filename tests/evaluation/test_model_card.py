@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pytest
 
 from src.evaluation.findings import LeakageRow, Split
 from src.evaluation.model_card import model_card
@@ -38,6 +39,22 @@ def test_names_cannot_break_the_tables() -> None:
     for line in card.splitlines():
         if line.startswith("| "):
             assert len(re.findall(r"(?<!\\)\|", line)) in (3, 8, 9), line
+
+
+@pytest.mark.fault("I14")
+@pytest.mark.parametrize(
+    "evil", ["![x](http://a.b/c)", "<img src=x>", "**b** _i_ ~~s~~", "a\n# b", "`c`", "www.a.b", "\\|"]
+)
+def test_nothing_of_a_checkpoint_is_markup(evil: str) -> None:
+    split = Split("random", {"train": ["a"], evil: ["b"], "test": ["c"]}, [LeakageRow(evil, 1, 1)])
+    card = model_card(findings(split=split, run={"versions": {"torch": evil, evil: "1"}, "joined_with": evil}))
+    (versions,) = [line for line in card.splitlines() if line.startswith("Versions: ")]
+    for text in (versions, card):
+        for markup in ("](", "<img", "**b", " _i", "~~", "\n# b", "`c", "http:/", "www.", " \\|"):
+            assert markup not in text
+    assert "dataset_path=/data/x_y" in model_card(
+        findings(run={"command": "python main.py --set dataset_path=/data/x_y"})
+    )
 
 
 def test_a_number_that_is_not_defined_is_na() -> None:

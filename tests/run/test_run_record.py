@@ -12,7 +12,15 @@ import pytest
 from config import CONFIG
 from src.checkpoint import CheckpointError
 from src.data_processing import DATA_PROCESSING_VERSION
-from src.run.run_record import FREE_KEYS, check_same_run, check_same_settings, lost_codes, run_facts, set_aside
+from src.run.run_record import (
+    FREE_KEYS,
+    check_same_run,
+    check_same_settings,
+    lost_codes,
+    run_facts,
+    set_aside,
+    stored_split,
+)
 from src.settings import GraphSettings, ModelSettings, settings_from_dict
 from src.system.storage import to_plain
 from tests.complexes import small_settings
@@ -156,6 +164,14 @@ def test_an_odd_list_of_lost_complexes_is_refused(facts: dict[str, Any], odd: ob
     facts["dataset"]["lost"] = odd
     with pytest.raises(CheckpointError, match="odd entries"):
         lost_codes(facts, PATH)
+
+
+@pytest.mark.fault("K5")
+@pytest.mark.parametrize("odd", [{}, {"train": [], "test": []}, {**SPLIT, "test": [1]}, {**SPLIT, "train": [[]]}])
+def test_a_split_that_is_none_is_refused(facts: dict[str, Any], odd: dict) -> None:
+    assert stored_split(facts, PATH) == SPLIT
+    with pytest.raises(CheckpointError, match="its split must be lists of codes named train, validation and test"):
+        stored_split({**facts, "split": odd}, PATH)
 
 
 def test_moved_data_with_the_same_labels_is_the_same_data(tmp_path: Path, facts: dict[str, Any]) -> None:

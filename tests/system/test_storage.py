@@ -8,6 +8,7 @@ import errno
 import io
 import os
 import random
+import re
 import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -22,6 +23,7 @@ from src.system import storage
 from src.system.storage import (
     StorageError,
     cause,
+    csv_line,
     prepare_folder,
     read_plain,
     remove_temporaries,
@@ -450,11 +452,38 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("I14")
-@pytest.mark.parametrize("text", ["=cmd|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("=cmd|'/c calc'!A0", "+1", "-1", "@SUM(A1)", "\t=1", " =1", "\ufeff=1", "\u200b=1", "\n=1", "\x00=1"),
+        *("\uff1d1", "\uff0b1", "\uff0d1", "\uff201", "\ufe66SUM(1)", " \uff1d1"),
+    ],
+)
 def test_no_cell_is_a_formula(tmp_path: Path, text: str) -> None:
-    write_csv(tmp_path / "t.csv", ["a"], [[text]])
+    write_csv(tmp_path / "t.csv", [text], [[text]])
     with open(tmp_path / "t.csv", newline="", encoding="utf-8") as file:
-        assert list(csv.reader(file)) == [["a"], [f"'{text}"]]
+        header, row = csv.reader(file)
+    assert header == row
+    assert row[0].startswith("'")
+    assert row[0].replace("'", "") == text.replace("'", "")
+    assert csv_line([text]) == (tmp_path / "t.csv").read_text(encoding="utf-8").removeprefix(csv_line([text]))
+
+
+@pytest.mark.fault("I14")
+@pytest.mark.parametrize("separator", [";", "\t", "|", "\n"])
+@pytest.mark.parametrize("sign", ["=1", "  @a", "\uff1d1"])
+def test_no_part_of_a_cell_is_a_formula_where_commas_separate_nothing(separator: str, sign: str) -> None:
+    for text in (f"a{separator}{sign}", f"a, b{separator}{sign}", f'"{separator}{sign}'):
+        line = csv_line(["first", text])
+        parts = re.split(rf"[{separator}\n]", line)
+        assert not any(re.match(r'[\s"]*[=@\uff1d]', part) for part in parts), line
+        assert line.count("'") == 1
+
+
+def test_what_is_no_formula_stays() -> None:
+    for text in ("a-b", "1,2-dichloro=x", "x; y", "(R)-a", "C=C", "2+", "a;b=c", "10 @ 2"):
+        assert next(csv.reader([csv_line([text])])) == [text]
+    assert csv_line([-1.5, None, 2]) == "-1.5,,2\n"
 
 
 def test_json_holds_no_nan(tmp_path: Path) -> None:
