@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _score(options: argparse.Namespace) -> int:
     import torch
 
-    from src.scoring.score_files import free_name
+    from src.scoring.row_formats import free_name
     from src.scoring.screening import ScreeningOptions, Tally, screen
 
     given, poses, inputs = _poses(options)

@@ -1,6 +1,6 @@
 """Judge checkpoints on congeneric ligands with modelled poses: can they tell apart what a chemist has to choose from?
 
-python benchmarks/congeneric.py --data $AIDD_REAL_DATA/fep [--checkpoint checkpoints/pretrained]
+python benchmarks/congeneric.py --data $AIDD_REAL_DATA/fep [--checkpoint checkpoints/cleansplit]
 
 The folder has labels.csv with protein_path, ligand_path, pK and target, such as OpenFF's protein-ligand benchmark (Hahn
 et al., doi 10.33011/livecoms.4.1.1497). They are scored by `predict.py --pairs`, as a user would.
@@ -51,7 +51,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with labels.csv")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints" / "pretrained", help="file or folder")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints" / "cleansplit", help="file or folder")
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """Judge checkpoints on complexes they have not been trained on: accuracy, displaced poses, noise.
 
-python benchmarks/held_out.py --data $AIDD_REAL_DATA/pdbbind [--checkpoint checkpoints/pretrained]
+python benchmarks/held_out.py --data $AIDD_REAL_DATA/pdbbind [--checkpoint checkpoints/cleansplit]
 
 Takes the codes of the index that no model of the ensemble was trained or chosen on. Of each it scores the measured
 pose, the same moved by 2 to 6 Å, the same also turned at random, and the same with noise of 0.1 Å on each coordinate,
@@ -115,7 +115,7 @@ def _seen(path: Path) -> set[str]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="PDBbind folder with its index")
-    parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints" / "pretrained", help="file or folder")
+    parser.add_argument("--checkpoint", type=Path, default=ROOT / "checkpoints" / "cleansplit", help="file or folder")
     return parser.parse_args()
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 
-__version__ = "0.2.0"  # CHANGELOG.md says what each release changed
+__version__ = "0.3.0"  # CHANGELOG.md says what each release changed
 
 # How long torch's threads spin while they wait for each other. Without spinning, short operations take three times as
 # long; spinning for milliseconds, which is the default, loses up to 50 times beside another program.

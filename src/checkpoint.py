@@ -91,14 +91,17 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = 
         raise CheckpointError(str(error)) from error
 
 
-def publish_checkpoint(source: Path, path: Path) -> None:
+def publish_checkpoint(source: Path, path: Path, *, without: Collection[str] = ()) -> None:
     """Write what scoring needs of a checkpoint: the averaged weights, without optimizer, config and paths.
+
+    Args:
+        without: optional keys that are left out too.
 
     Raises:
         CheckpointError: `source` cannot be read or its weights are not finite, or the disk does not take `path`.
     """
     state = _load_resumable(source)
-    kept = {key: value for key, value in state.items() if key in PUBLISHED}
+    kept = {key: value for key, value in state.items() if key in PUBLISHED - OPTIONAL.intersection(without)}
     try:
         write_plain(path, to_plain({**kept, "model": state["ema"] or state["model"]}))
     except StorageError as error:

@@ -18,8 +18,9 @@ from src.settings import GraphSettings, as_dict
 from src.system.errors import UserError
 
 # Change this string in the commit that changes any tensor of a graph: old caches and checkpoints then say so.
-DATA_PROCESSING_VERSION = "1.1"
-RELEASES = {"1.0": "0.1.0", "1.1": "0.2.0"}  # version of the graphs -> release of the program that builds them
+DATA_PROCESSING_VERSION = "1.2"
+# Version of the graphs -> release of the program that builds them.
+RELEASES = {"1.0": "0.1.0", "1.1": "0.2.0", "1.2": "0.3.0"}
 
 MAX_ATOMS = 32_767  # atoms are numbered in int16
 

@@ -21,7 +21,7 @@ import torch
 import main as training_program
 import predict as scoring_program
 import src.data.cache as cache_module
-from src.checkpoint import load_checkpoint, newest_checkpoint
+from src.checkpoint import load_checkpoint, newest_checkpoint, save_checkpoint
 from src.run import trainer_setup as preparation
 from src.settings import ModelSettings, settings_from_dict
 from src.system.locks import sole_use
@@ -333,7 +333,7 @@ def test_checkpoints_that_are_all_damaged_stop_the_run_before_any_work(
     assert finished.train() == 2
     assert "no checkpoint can be used:" in caplog.text
     for name in ("checkpoint.pth.tar", "checkpoint_previous.pth.tar", "model_best.pth.tar"):
-        assert f"{finished.checkpoints / name}: damaged: its end is missing" in caplog.text
+        assert f"{finished.checkpoints / name}: cannot be read: its end is missing" in caplog.text
     assert [*finished.checkpoints.iterdir(), *finished.results.iterdir()] == files
     assert {path: path.read_bytes() for path in files} == before
 
@@ -520,9 +520,28 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(run: Run, capl
     with caplog.at_level(logging.INFO):
         assert run.train(epochs=3) == 0
     assert "checkpoints not used:" in caplog.text
-    assert "checkpoint.pth.tar: damaged: its end is missing" in caplog.text
+    assert "checkpoint.pth.tar: cannot be read: its end is missing" in caplog.text
     _, state = newest_checkpoint(run.checkpoints)  # that of the best epoch, where it is the last one
     assert all(torch.equal(value, state["model"][name]) for name, value in weights.items())
+
+
+@pytest.mark.fault("K5")
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"split": {}}, "its split must be lists of codes"),
+        ({"split": {"train": [], "validation": [], "test": []}}, "none of the training codes"),
+        ({"dataset": {"lost": [1]}}, "odd entries"),
+    ],
+)
+def test_a_best_model_of_odd_data_is_refused_with_a_sentence(
+    run: Run, caplog: pytest.LogCaptureFixture, changes: dict, message: str
+) -> None:
+    assert run.train(epochs=1) == 0
+    best = run.checkpoints / "model_best.pth.tar"
+    save_checkpoint(best, {**load_checkpoint(best), **changes})
+    assert run.train("--evaluate") == 2
+    assert message in caplog.text
 
 
 def test_check_data_prints_the_audit_and_trains_nothing(run: Run, capsys: pytest.CaptureFixture) -> None:

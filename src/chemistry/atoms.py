@@ -111,17 +111,28 @@ def read_bytes(path: Path) -> bytes:
 def iter_lines(path: Path) -> Iterator[bytes]:
     """The lines of a file of any length (gzip or plain) without their ends, one at a time.
 
+    Lines end in LF or CR LF, or all in CR alone, as old Macintosh programs write them.
+
     Raises:
         StructureError: as read_bytes, or a line of more than MAX_LINE_BYTES.
     """
     try:
         with _open_binary(path) as stream:
+            only_cr, rest = None, b""
             while line := stream.readline(MAX_LINE_BYTES + 1):
-                if len(line) > MAX_LINE_BYTES:
+                if only_cr is None:
+                    only_cr = line.rstrip(b"\r\n").count(b"\r") > 2  # fewer may stand in a title
+                if only_cr:
+                    *whole, rest = (rest + line).replace(b"\n", b"\r").split(b"\r")
+                    yield from whole
+                if len(rest if only_cr else line) > MAX_LINE_BYTES:
                     raise StructureError(
                         f"{path}: has a line of over {MAX_LINE_BYTES:,} bytes; this is not a text file"
                     )
-                yield line.rstrip(b"\r\n")
+                if not only_cr:
+                    yield line.rstrip(b"\r\n")
+            if rest:
+                yield rest
     except (OSError, EOFError, zlib.error) as error:
         raise StructureError(f"{path}: cannot be read: {error}") from error
 

@@ -3,46 +3,52 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 from rdkit import Chem, rdBase
 
+from src.chemistry.mol2 import parse_mol2
 from src.chemistry.residues import ATOMIC_NUMBER, SYMBOLS
+from src.system.errors import UserError
 
-_PLACEHOLDER = "Og"  # stands for unknown elements in MOL2, whose reader knows no dummy atom
-_LONE_PAIR = "Ts"  # stands for Sybyl's LP, which is no atom
+MAX_BONDS_PER_ATOM = 3  # 2.5 in a carborane; the search for rings of a dense graph takes RDKit minutes, or kills it
+
+_LONE_PAIR = "Ts"  # stands for LP, which is no atom
+_ATOM_V3000 = re.compile(r"(M  V30 +\d+ +)((?:NOT *)?\[[^\]]*\]|\S+)(.*)", re.DOTALL)
 
 
-def parse_ligand(text: str, kind: str) -> Chem.Mol | None:
-    """The molecule of a record as it stands there, hydrogens included and nothing sanitised; None for damage.
+class DenseGraphError(UserError):
+    """A record has far more bonds than a molecule can have."""
+
+
+def parse_ligand(text: str, kind: str) -> tuple[Chem.Mol | None, list[str]]:
+    """The molecule of a record as it stands there, nothing sanitised, and notes; None for damage.
 
     Args:
         kind: 'sdf' or 'mol2'.
+
+    Raises:
+        Mol2Error: a MOL2 record cannot be understood; the message says why.
+        DenseGraphError: there are too many bonds.
     """
+    if kind == "mol2":
+        mol, note = parse_mol2(text)
+        _require_sparse(mol.GetNumAtoms(), mol.GetNumBonds())
+        return mol, [note] * bool(note)
+    text = _with_known_symbols(text)
     with rdBase.BlockLogs():
         try:
-            if kind == "sdf":
-                return Chem.MolFromMolBlock(_with_known_symbols(text), sanitize=False, removeHs=False)
-            text = _with_known_types(text)
-            options = {"sanitize": False, "removeHs": False}
-            # RDKit's correction of Sybyl types refuses a nitro group that Open Babel wrote.
-            mol = Chem.MolFromMol2Block(text, **options)
-            mol = mol or Chem.MolFromMol2Block(text, cleanupSubstructures=False, **options)
+            mol = Chem.MolFromMolBlock(text, sanitize=False, removeHs=False)
         except (ValueError, RuntimeError):  # RDKit returns None for most damage and raises for some
-            return None
-    return mol and _without_stand_ins(mol)
+            return None, []
+    return mol and _without_lone_pairs(mol), []
 
 
-def _without_stand_ins(mol: Chem.Mol) -> Chem.Mol:
-    """Without lone pairs, and with element 0 for what is no element; RDKit guessed charges from the bonds to them."""
+def _without_lone_pairs(mol: Chem.Mol) -> Chem.Mol:
     mol = Chem.RWMol(mol)
     mol.BeginBatchEdit()
     for atom in mol.GetAtoms():
-        if atom.GetSymbol() == _PLACEHOLDER:
-            atom.SetAtomicNum(0)
-            atom.SetFormalCharge(0)
-        elif atom.GetSymbol() == _LONE_PAIR:
-            for neighbour in atom.GetNeighbors():
-                neighbour.SetFormalCharge(0)
+        if atom.GetSymbol() == _LONE_PAIR:
             mol.RemoveAtom(atom.GetIdx())
     mol.CommitBatchEdit()
     return mol.GetMol()
@@ -57,46 +63,52 @@ def _with_known_symbols(text: str) -> str:
     if len(lines) < 4:
         return text
     if "V3000" in lines[3]:
-        return "\n".join(map(_with_known_symbol_v3000, lines))
+        return "\n".join(_with_known_symbols_v3000(lines))
     num_atoms, num_bonds = (int(part) if part.strip().isdigit() else 0 for part in (lines[3][:3], lines[3][3:6]))
+    _require_sparse(num_atoms, num_bonds)
     for number in range(4, min(4 + num_atoms, len(lines))):
         line = lines[number]
-        lines[number] = line[:31] + _symbol(line[31:34], "*").ljust(3) + line[34:]
+        lines[number] = line[:31] + _symbol(line[31:34]).ljust(3) + line[34:]
     for number in range(4 + num_atoms, min(4 + num_atoms + num_bonds, len(lines))):
         line = lines[number]
         lines[number] = line[:15] + "  0" + line[18:] if line[15:18].strip() else line
     return "\n".join(lines)
 
 
-def _with_known_symbol_v3000(line: str) -> str:
-    if line.startswith("M  V30 ") and " TOPO=" in line:
-        return re.sub(r" TOPO=\d+", "", line)
-    words = line.split()
-    # M  V30 index type x y z ...; a bond line has four numbers and no letters there
-    if len(words) < 8 or words[:2] != ["M", "V30"] or not words[2].isdigit() or not words[3][:1].isalpha():
-        return line
-    words[3] = _symbol(words[3], "*")
-    return f"M  V30 {' '.join(words[2:])}"
+def _with_known_symbols_v3000(lines: list[str]) -> list[str]:
+    """The same in the ATOM and BOND blocks alone; lines that end in '-' are continued there.
+
+    The configuration of bonds goes too: coordinates tell it, and Open Babel writes numbers that V3000 does not have.
+    """
+    edited: list[str] = []
+    block = ""
+    continued = False
+    sizes = Counter()
+    for line in lines:
+        words = line.split()
+        if words[:2] == ["M", "V30"] and words[2:3] in (["BEGIN"], ["END"]):
+            block = " ".join(words[3:4]) if words[2] == "BEGIN" else ""
+        elif block == "ATOM" and not continued and (match := _ATOM_V3000.fullmatch(line)):
+            line = match[1] + _symbol(match[2]) + match[3]
+        elif block == "BOND":
+            line = re.sub(r" (?:TOPO|CFG)=\d+", "", line)
+        sizes[block] += not continued and words[2:3] != ["BEGIN"]
+        continued = line.rstrip().endswith("-")
+        edited.append(line)
+    _require_sparse(sizes["ATOM"], sizes["BOND"])
+    return edited
 
 
-def _with_known_types(text: str) -> str:
-    """A MOL2 block with atom types in their usual letter case, stand-ins for what is no element, and no comments."""
-    lines = []
-    section = ""
-    for line in text.split("\n"):
-        if line.startswith("@<TRIPOS>"):
-            section = line.strip()
-        elif line.startswith("#") and section in ("@<TRIPOS>ATOM", "@<TRIPOS>BOND"):
-            continue
-        elif section == "@<TRIPOS>ATOM" and len(words := line.split()) >= 6:
-            element, dot, hybridisation = words[5].partition(".")
-            stand_in = _LONE_PAIR if element.upper() == "LP" else _PLACEHOLDER
-            words[5] = _symbol(element, stand_in) + dot + hybridisation.lower()
-            line = " ".join(words)
-        lines.append(line)
-    return "\n".join(lines)
+def _require_sparse(num_atoms: int, num_bonds: int) -> None:
+    if num_bonds > MAX_BONDS_PER_ATOM * num_atoms:
+        raise DenseGraphError(
+            f"{num_bonds:,} bonds between {num_atoms:,} atoms; no molecule has more than {MAX_BONDS_PER_ATOM} for each"
+        )
 
 
-def _symbol(text: str, unknown: str) -> str:
+def _symbol(text: str) -> str:
+    """'*' for what is no element."""
+    if text.strip().upper() == "LP":
+        return _LONE_PAIR
     number = ATOMIC_NUMBER.get(text.strip().upper(), 0)
-    return SYMBOLS[number] if number else unknown
+    return SYMBOLS[number] if number else "*"

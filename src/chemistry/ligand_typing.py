@@ -19,15 +19,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from enum import Enum
-from itertools import combinations, islice
 
 import numpy as np
 from rdkit import Chem
 
+from src.chemistry.aromatic_bonds import has_aromatic_bonds, num_hydrogens, resolve_aromatic_bonds
+from src.chemistry.double_bonds import NoPlaceError
+from src.chemistry.lost_bonds import (
+    LostBondOrdersError,
+    contradictions,
+    refusal,
+    restore_bond_orders,
+)
+from src.chemistry.resonance import charge_oxides, settle_charges
+from src.chemistry.shape import HYDROGENS
 from src.graph import FEATURE_COLUMN, MAX_CHARGE, NODE_FEATURES, BondType, Hybridisation, Side
+from src.system.errors import UserError
 
-MAX_FORMS = 200  # of aromatic nitrogens that are tried before a molecule counts as unsound
-MAX_PYRROLES = 3  # nitrogens of a molecule that may lack their hydrogen
+
+class MissingHydrogenError(UserError):
+    """Aromatic nitrogens without the hydrogen that their ring needs; another file of the molecule may have it."""
 
 
 class Sanitisation(Enum):
@@ -35,6 +46,7 @@ class Sanitisation(Enum):
 
     SOUND = ""
     COMPLETED = "hydrogens added to the "  # of aromatic nitrogens, which a file without hydrogens does not show
+    RESTORED = "bond orders restored in the "  # by the shape of the molecule
     PARTIAL = "partial sanitisation of the "  # without the checks of valence and the assignment of double bonds
 
 
@@ -89,29 +101,37 @@ _REMOVE_EVERY_H.showWarnings = False
 _REMOVE_EVERY_H.updateExplicitCount = True
 
 
-def heavy_form(mol: Chem.Mol, *, how: Sanitisation = Sanitisation.SOUND) -> tuple[Chem.Mol, list[str]]:
+def heavy_form(
+    mol: Chem.Mol, *, how: Sanitisation = Sanitisation.SOUND, states_charges: bool = True
+) -> tuple[Chem.Mol, list[str]]:
     """The largest fragment without hydrogens, isotopes and radicals, neutral where hydrogen explains charge.
 
     Args:
         mol: as parsed, not sanitised.
         how: how much of the sanitisation is asked for.
+        states_charges: whether the format of the file can say formal charges.
 
     Returns:
         The molecule, heavy atoms in file order with their coordinates, and notes on what was changed.
 
     Raises:
         ValueError: RDKit cannot sanitise the molecule (its exceptions are subclasses).
+        LostBondOrdersError: its shape contradicts its bond orders.
     """
     mol = Chem.RWMol(mol)
     # Before sanitising, these are those that the file states, and not places of hydrogens that it leaves out.
     radicals = sum(atom.GetNumRadicalElectrons() > 0 for atom in mol.GetAtoms())
     notes = [f"{radicals} radical atoms given hydrogens"] if radicals else []
-    notes += _charge_ammonium(mol)
-    if how is Sanitisation.PARTIAL:
-        _sanitise_partly(mol)
-    else:
-        mol, guesses = _sanitised(mol, adds_hydrogens=how is Sanitisation.COMPLETED)
-        notes += guesses
+    _remember_hydrogens(mol)
+    sanitise = _sanitise_partly if how is Sanitisation.PARTIAL else Chem.SanitizeMol
+    if has_aromatic_bonds(mol):
+        mol, lacking = _without_aromatic_bonds(mol, how)
+        if lacking:
+            notes.append(f"{lacking} aromatic nitrogens given the hydrogen that the file lacks")
+            if how is Sanitisation.SOUND:
+                raise MissingHydrogenError(f"{lacking} aromatic nitrogens lack their hydrogen")
+    notes += settle_charges(mol, states_charges=states_charges)
+    sanitise(mol)
     mol = Chem.RWMol(Chem.RemoveHs(mol, _REMOVE_EVERY_H, sanitize=False))
     for atom in mol.GetAtoms():
         atom.SetIsotope(0)
@@ -126,12 +146,30 @@ def heavy_form(mol: Chem.Mol, *, how: Sanitisation = Sanitisation.SOUND) -> tupl
     notes += _keep_largest_fragment(mol)
     mol.UpdatePropertyCache(strict=False)
     _neutralise(mol)
-    if how is Sanitisation.PARTIAL:
-        _sanitise_partly(mol)
-    else:
-        Chem.SanitizeMol(mol)
+    charge_oxides(mol)
+    sanitise(mol)
+    if broken := contradictions(mol):
+        if how is not Sanitisation.RESTORED:
+            raise LostBondOrdersError(refusal(mol, broken))
+        mol, note = restore_bond_orders(mol, _typed)
+        notes.append(note)
+    if how is not Sanitisation.PARTIAL:
         Chem.AssignStereochemistryFrom3D(mol)
-    return mol.GetMol(), notes
+    return Chem.Mol(mol), notes
+
+
+def _without_aromatic_bonds(mol: Chem.RWMol, how: Sanitisation) -> tuple[Chem.RWMol, int]:
+    try:
+        return resolve_aromatic_bonds(mol)
+    except NoPlaceError:
+        if how is Sanitisation.PARTIAL:
+            return mol, 0
+        raise
+
+
+def _typed(mol: Chem.Mol) -> bytes:
+    """What the model sees of a molecule beside its coordinates."""
+    return ligand_features(mol).tobytes() + repr(sorted(bond_types(mol))).encode()
 
 
 def ligand_features(mol: Chem.Mol) -> np.ndarray:
@@ -233,66 +271,12 @@ def _sanitise_partly(mol: Chem.RWMol) -> None:
     Chem.SanitizeMol(mol, _PARTIAL_STEPS)
 
 
-def _sanitised(mol: Chem.RWMol, *, adds_hydrogens: bool) -> tuple[Chem.RWMol, list[str]]:
-    """The molecule as it is, else in the first form of its aromatic nitrogens that has a Kekulé structure, and notes.
-
-    Raises:
-        ValueError: RDKit cannot sanitise any of them; what it says of the first.
-    """
-    fault: ValueError | None = None
-    for form, notes in islice(_forms_of_aromatic_nitrogens(mol, adds_hydrogens=adds_hydrogens), MAX_FORMS):
-        try:
-            Chem.SanitizeMol(form)
-        except ValueError as error:
-            fault = fault or error
-        else:
-            return form, notes
-    assert fault is not None
-    raise fault
-
-
-def _forms_of_aromatic_nitrogens(mol: Chem.RWMol, *, adds_hydrogens: bool) -> Iterator[tuple[Chem.RWMol, list[str]]]:
-    """The molecule itself, then with other charges and hydrogens where aromatic bonds leave them open.
-
-    An aromatic nitrogen with three neighbours is neutral in indole and pyridone and charged in pyridinium and
-    thiazolium; one with two has a hydrogen in pyrrole. MOL2 says no charges, and some SDF neither.
-    """
-    yield Chem.RWMol(mol), []
-    found = [atom for atom in mol.GetAtoms() if atom.GetAtomicNum() == 7 and any(map(_is_aromatic, atom.GetBonds()))]
-    full = [atom.GetIdx() for atom in found if atom.GetDegree() == 3]
-    bare = [atom.GetIdx() for atom in found if atom.GetDegree() == 2 and not atom.GetNumExplicitHs()]
-    Chem.GetSymmSSSR(mol)
-    in_five = {number for number in full + bare if mol.GetRingInfo().IsAtomInRingOfSize(number, 5)}
-    six = [number for number in full if number not in in_five]
-    bare.sort(key=lambda number: number not in in_five)  # the hydrogen of a purine is on its small ring
-    charges = dict.fromkeys([(), tuple(six), *((*six, number) for number in full if number in in_five)])
-    has_hydrogens = any(atom.GetAtomicNum() == 1 for atom in mol.GetAtoms())
-    for count in range(MAX_PYRROLES + 1 if adds_hydrogens and not has_hydrogens else 1):
-        for charged in charges:
-            for chosen in combinations(bare, count):
-                form = Chem.RWMol(mol)
-                for number in full:
-                    form.GetAtomWithIdx(number).SetFormalCharge(int(number in charged))
-                for number in chosen:
-                    form.GetAtomWithIdx(number).SetNumExplicitHs(1)
-                yield form, [f"{count} aromatic nitrogens given the hydrogen that the file lacks"] * bool(count)
-
-
-def _is_aromatic(bond: Chem.Bond) -> bool:
-    return bond.GetBondType() == Chem.BondType.AROMATIC
-
-
-def _charge_ammonium(mol: Chem.RWMol) -> list[str]:
-    """Four-valent nitrogen without its charge is the commonest fault of SDF files with explicit hydrogens."""
-    charged = 0
-    for atom in mol.GetAtoms():
-        if atom.GetAtomicNum() == 7 and atom.GetFormalCharge() == 0:
-            valence = sum(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
-            # Of aromatic bonds the sum says nothing: it is 4 in indole too.
-            if valence == 4 and not any(map(_is_aromatic, atom.GetBonds())):
-                atom.SetFormalCharge(1)
-                charged += 1
-    return [f"{charged} four-valent nitrogens charged +1"] if charged else []
+def _remember_hydrogens(mol: Chem.Mol) -> None:
+    """Write the number of hydrogens to each heavy atom where those of carbon are there, and so all are."""
+    if any(atom.GetAtomicNum() == 6 and num_hydrogens(atom) for atom in mol.GetAtoms()):
+        for atom in mol.GetAtoms():
+            if atom.GetAtomicNum() > 1:
+                atom.SetIntProp(HYDROGENS, num_hydrogens(atom))
 
 
 def _keep_largest_fragment(mol: Chem.RWMol) -> list[str]:

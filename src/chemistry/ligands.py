@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from rdkit import Chem, rdBase
+from scipy.spatial import cKDTree
 
 from src.chemistry.atoms import MAX_COORDINATE, Atoms, StructureError, clean_name, iter_lines, sorted_bonds
 from src.chemistry.ligand_parsing import parse_ligand
@@ -23,6 +24,7 @@ from src.chemistry.ligand_typing import Sanitisation, bond_types, heavy_form, li
 from src.chemistry.residues import SYMBOLS
 
 MAX_MOLECULE_BYTES = 32 * 2**20  # text of one molecule; 999 atoms need 100 kB
+SAME_PLACE = 0.05  # Å between the same atom in two files of one pose; PDB files have three decimals
 
 _HEAD_LINES = 1000  # within which a file must show what it is
 _NOT_LIGANDS = (".pdb", ".ent", ".pdbqt", ".cif", ".mmcif", ".smi", ".smiles", ".txt", ".csv")
@@ -45,8 +47,9 @@ def read_ligand(paths: Sequence[Path]) -> Ligand:
     """The ligand that several files describe: the SDF if it is sound, else the MOL2, else what can be kept.
 
     What can be kept is first a molecule whose aromatic nitrogens get the hydrogens that their file lacks, then one
-    without the checks of valence and the assignment of double bonds that failed, each of the SDF before the MOL2.
-    Of a file with several molecules the first is read, and a note says so.
+    whose lost bond orders its shape shows, then one without the checks of valence and the assignment of double bonds
+    that failed, each of the SDF before the MOL2. A file with other coordinates than the first is not used. Of a file
+    with several molecules the first is read, and a note says so.
 
     Raises:
         LigandError: none of the files gives a molecule with 3D coordinates; the message has the reason of each.
@@ -58,6 +61,8 @@ def read_ligand(paths: Sequence[Path]) -> Ligand:
             blocks.append(_first_block(path))
         except StructureError as error:
             reasons.append(str(error))
+    blocks, others = _of_one_pose(blocks)
+    reasons += [f"{other.path}: has another pose than {blocks[0].path.name}, not used" for other in others]
     blocks.sort(key=lambda block: block.kind != "sdf")
     for how in Sanitisation:
         for block in blocks:
@@ -108,31 +113,63 @@ def ligand_of(block: LigandRecord) -> Ligand | LigandError:
     except LigandError as error:
         reason = error  # Python forgets the name of an exception after its block
     twin = _twin(block)
-    if twin is None:
+    if twin is None or not _is_same_pose(block, twin):
         return _mended(block, reason)
     try:
-        ligand = read_ligand([block.path, twin])
+        ligand = read_ligand([block.path, twin.path])
     except LigandError as error:
         return error
     if ligand.read_as.endswith(block.kind):
         return ligand
-    return replace(ligand, notes=(f"{twin.name}, which lies beside {block.path.name}, was read", *ligand.notes))
+    return replace(ligand, notes=(f"{twin.path.name}, which lies beside {block.path.name}, was read", *ligand.notes))
 
 
 def _mended(block: LigandRecord, reason: LigandError) -> Ligand | LigandError:
-    """Sanitised in part, with the reason why not wholly; that reason if not even that is possible."""
-    for how in (Sanitisation.COMPLETED, Sanitisation.PARTIAL):
-        with contextlib.suppress(LigandError):
+    """Mended or sanitised in part, with the reason why not wholly; that reason if not even that is possible."""
+    for how in (Sanitisation.COMPLETED, Sanitisation.RESTORED, Sanitisation.PARTIAL):
+        try:
             return _with_notes(_ligand(block, how), [str(reason)], block, [block])
+        except LigandError as error:
+            if str(error).startswith(str(reason)):  # the same, with why it could not be mended
+                reason = error
     return reason
 
 
-def _twin(block: LigandRecord) -> Path | None:
-    """The file of the same name in the other format, which describes the only molecule of the block's file too."""
+def _twin(block: LigandRecord) -> LigandRecord | None:
+    """What the file of the same name in the other format has of the only molecule of the block's file."""
     endings = {"sdf": (".mol2", ".mol2.gz"), "mol2": (".sdf", ".sdf.gz")}[block.kind]
     stem = block.path.name.removesuffix(".gz").rpartition(".")[0]
     twins = [path for path in (block.path.with_name(stem + ending) for ending in endings) if stem and path.is_file()]
-    return twins[0] if twins and block.number == 1 and not _first_block(block.path).followed else None
+    if not twins or block.number != 1 or _first_block(block.path).followed:
+        return None
+    with contextlib.suppress(LigandError):
+        return _first_block(twins[0])
+    return None
+
+
+def _of_one_pose(blocks: list[LigandRecord]) -> tuple[list[LigandRecord], list[LigandRecord]]:
+    """Those with the coordinates of the first, or that cannot be compared with it since one cannot be read; the others.
+
+    In training the files of one folder are one ligand; a folder with two poses does not say which one was measured.
+    """
+    others = [other for other in blocks[1:] if _heavy_pos(blocks[0]) is not None and _heavy_pos(other) is not None]
+    others = [other for other in others if not _is_same_pose(blocks[0], other)]
+    return [block for block in blocks if block not in others], others
+
+
+def _is_same_pose(block: LigandRecord, other: LigandRecord) -> bool:
+    """Whether every heavy atom of the smaller one lies on an atom of the other; False where one cannot be read."""
+    few, many = sorted((_heavy_pos(block), _heavy_pos(other)), key=lambda pos: -1 if pos is None else len(pos))
+    if few is None or not len(few) or not (np.isfinite(few).all() and np.isfinite(many).all()):
+        return False
+    return bool(cKDTree(many).query(few)[0].max() < SAME_PLACE)
+
+
+def _heavy_pos(block: LigandRecord) -> np.ndarray | None:
+    mol = _parsed(block)
+    if mol is None or not mol.GetNumConformers():
+        return None
+    return mol.GetConformer().GetPositions()[[atom.GetAtomicNum() != 1 for atom in mol.GetAtoms()]]
 
 
 def _with_notes(ligand: Ligand, reasons: list[str], block: LigandRecord, blocks: list[LigandRecord]) -> Ligand:
@@ -148,22 +185,32 @@ def _with_notes(ligand: Ligand, reasons: list[str], block: LigandRecord, blocks:
 def _difference(block: LigandRecord, other: LigandRecord) -> str:
     formulas = []
     for each in (block, other):
-        mol = parse_ligand(each.text, each.kind)
+        mol = _parsed(each)
         counts = Counter(atom.GetSymbol() for atom in mol.GetAtoms() if atom.GetAtomicNum() != 1) if mol else {}
         formulas.append("".join(f"{symbol}{counts[symbol]}" for symbol in sorted(counts)))
     return "" if formulas[0] == formulas[1] else f"{formulas[1] or 'unreadable'} for {formulas[0]}"
 
 
+def _parsed(block: LigandRecord) -> Chem.Mol | None:
+    try:
+        return parse_ligand(block.text, block.kind)[0]
+    except ValueError:  # what is wrong with it is said where it is read as a ligand
+        return None
+
+
 def _ligand(block: LigandRecord, how: Sanitisation) -> Ligand:
     with rdBase.BlockLogs():
-        mol = parse_ligand(block.text, block.kind)
+        try:
+            mol, parsing_notes = parse_ligand(block.text, block.kind)
+        except ValueError as error:
+            raise LigandError(f"{block}: cannot read it as {block.kind.upper()}: {error}") from error
         if mol is None or not mol.GetNumAtoms():
             raise LigandError(f"{block}: RDKit cannot read it as {block.kind.upper()}; expected a complete record")
         if mol.GetNumAtoms() > 1 and not mol.GetNumBonds():
             raise LigandError(f"{block}: has {mol.GetNumAtoms()} atoms and no bonds; expected bond orders")
         _require_3d(mol, block)
         try:
-            mol, notes = heavy_form(mol, how=how)
+            mol, notes = heavy_form(mol, how=how, states_charges=block.kind == "sdf")
             if not mol.GetNumAtoms():
                 raise LigandError(f"{block}: has no heavy atoms")
             features = ligand_features(mol)
@@ -185,7 +232,7 @@ def _ligand(block: LigandRecord, how: Sanitisation) -> Ligand:
         bonds=pairs,
         bond_types=kinds,
     )
-    return Ligand(name, atoms, smiles, f"{how.value}{block.kind}", tuple(notes))
+    return Ligand(name, atoms, smiles, f"{how.value}{block.kind}", (*parsing_notes, *notes))
 
 
 def _smiles(mol: Chem.Mol) -> str:

@@ -1,15 +1,15 @@
 """Protein files (PDB and mmCIF, plain or gzip) -> Atoms.
 
 What is kept of a file:
-- The first model that has atoms. Atoms after END, TER or CONECT belong to it too.
+- The first model that has atoms, and the models that lie elsewhere, as those of a biological assembly do. Atoms
+  after END, TER or CONECT belong to a model too.
 - Heavy atoms only. An element that nobody knows becomes 0.
 - One conformer per residue: the altloc letter with the highest summed occupancy (blank counts 1), the
-  alphabetically first when equal; atoms without a letter always. Two residue names at one number are
-  alternatives when their atoms carry letters or both are polymer residues (the first is kept); otherwise
-  (an ion and a water) both stay.
+  alphabetically first when equal; atoms without a letter always. Two polymer residues at one number are
+  alternatives when they overlap in space or their atoms carry other letters (the first is kept); otherwise (two
+  chains with one letter or none, an ion and a water, waters after number 9999) both stay.
 - Residues that differ in insertion code are different residues. An atom that occurs twice in a residue counts
-  once. A residue that comes again elsewhere in the file with its atoms at other places (a second copy of a
-  chain without chain letters, waters after number 9999) is another residue.
+  once.
 - Atoms are sorted by chain, residue number, insertion code, residue name and atom name, so whole protein,
   pocket file, PDB and mmCIF of one entry give the same arrays.
 
@@ -21,24 +21,24 @@ BOND_CUTOFF. A bond depends on its two residues alone, so a pocket has the bonds
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from src.chemistry.atoms import Atoms, ResidueId, StructureError, clean_name, read_bytes, sorted_bonds, take
-from src.chemistry.pdb_records import Record, is_mmcif, is_near, mmcif_records, pdb_records
-from src.chemistry.residues import atom_features, classify, is_polymer, lacks_heavy_atoms, residue_bonds
+from src.chemistry.conformers import refuse_crowd, resolve_residues
+from src.chemistry.mmcif_records import is_mmcif, mmcif_records
+from src.chemistry.pdb_records import Record, is_near, pdb_records
+from src.chemistry.residues import atom_features, classify, lacks_heavy_atoms, residue_bonds
 from src.graph import BOND_CUTOFF, FEATURE_COLUMN, NODE_FEATURES, RESIDUE_TYPES, BondType, Side
 
 DEFAULT_RADIUS = 8.0  # Å
 COPY_DISTANCE = 0.5  # Å; two determinations of one atom agree better than this
 LINK_DISTANCE = 2.0  # Å; C and N of residues that are not neighbours come to 2.8 Å in tight turns
-CLASH_DISTANCE = 1.5  # Å; between two molecules only when they stand for the same one
+CONFORMER_DISTANCE = 1.5  # Å; between two molecules only when they stand for the same one
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def read_protein(path: Path, *, near: np.ndarray | None = None, radius: float = 
     except MemoryError:
         raise  # the machine's fault and not the file's
     except Exception as error:  # Biopython raises KeyError, IndexError, ValueError, ... for damaged text
-        raise StructureError(f"{path}: cannot be parsed: {type(error).__name__}: {error}") from error
+        raise StructureError(f"{path}: cannot be parsed: {type(error).__name__}: {clean_name(str(error))}") from error
     return Protein(atoms, tuple(notes), is_whole and len(atoms) == len(whole))
 
 
@@ -91,7 +91,7 @@ def drop_ligand_copy(protein: Atoms, ligand: Atoms) -> tuple[Atoms, list[str]]:
 
     A residue (water excepted) is a copy when at least half of its atoms lie within COPY_DISTANCE of a
     ligand atom of the same element, or when it is no amino acid or nucleotide, has the ligand's element
-    composition and comes nearer to it than CLASH_DISTANCE (another conformer of it).
+    composition and comes nearer to it than CONFORMER_DISTANCE (another conformer of it).
 
     Returns:
         The protein without the copies, and their labels.
@@ -99,7 +99,7 @@ def drop_ligand_copy(protein: Atoms, ligand: Atoms) -> tuple[Atoms, list[str]]:
     if not len(protein) or not len(ligand):
         return protein, []
     element, side = FEATURE_COLUMN["element"], FEATURE_COLUMN["side"]
-    touching = cKDTree(ligand.pos).query(protein.pos, distance_upper_bound=CLASH_DISTANCE)[0] < CLASH_DISTANCE
+    touching = cKDTree(ligand.pos).query(protein.pos, distance_upper_bound=CONFORMER_DISTANCE)[0] < CONFORMER_DISTANCE
     suspects = np.unique(protein.residue_index[touching & (protein.features[:, side] != Side.WATER)])
     copies = []
     for residue in suspects:
@@ -146,23 +146,27 @@ def _assemble(records: Sequence[Record], notes: list[str]) -> Atoms:
     residue_ids: list[ResidueId] = []
     bonds: list[tuple[int, int, int]] = []
     links: dict[str, list[int]] = {"C": [], "N": [], "SG": []}  # atoms that may be bonded to another residue
-    for atoms in _residues([record for record in records if record.element != 1], notes):
+    for known, atom_names, atoms in resolve_residues((record for record in records if record.element != 1), notes):
         first = atoms[0]
-        side, residue_type = classify(first.residue, {atom.name: atom.element for atom in atoms})
-        number_of = {atom.name: number for number, atom in enumerate(atoms, start=len(names))}
-        for one, other, kind in residue_bonds(first.residue, side):
+        side, residue_type = classify(known, {name: a.element for name, a in zip(atom_names, atoms, strict=True)})
+        number_of = {name: number for number, name in enumerate(atom_names, start=len(names))}
+        for one, other, kind in residue_bonds(known, side):
             if one in number_of and other in number_of:
                 bonds.append((number_of[one], number_of[other], kind))
         if side == Side.PROTEIN and RESIDUE_TYPES[residue_type] != "nucleotide":
             for name in links.keys() & number_of.keys():
                 links[name].append(number_of[name])
-        features += [atom_features(first.residue, a.name, a.element, side, residue_type) for a in atoms]
+        features += [
+            atom_features(known, name, atom.element, side, residue_type)
+            for name, atom in zip(atom_names, atoms, strict=True)
+        ]
         pos += [atom.pos for atom in atoms]
         names += [clean_name(atom.name) for atom in atoms]
         index += [len(labels)] * len(atoms)
         residue_ids.append(ResidueId(first.chain, first.residue, first.number, first.insertion))
         labels.append(clean_name(f"{first.chain}:{first.residue}{first.number}{first.insertion}"))
     xyz = np.array(pos, dtype=np.float64).reshape(-1, 3)
+    refuse_crowd(xyz)
     residue_index = np.array(index, dtype=np.int32)
     bonds += _links(links["C"], links["N"], xyz, residue_index, residue_ids)
     bonds += _links(links["SG"], links["SG"], xyz, residue_index, residue_ids)
@@ -172,67 +176,6 @@ def _assemble(records: Sequence[Record], notes: list[str]) -> Atoms:
     return Atoms(
         xyz, rows, residue_index, tuple(labels), tuple(names), pairs[:, short], kinds[short], tuple(residue_ids)
     )
-
-
-def _residues(records: Sequence[Record], notes: list[str]) -> list[list[Record]]:
-    """One conformer of every residue, in canonical order; atoms sorted by name, each name once."""
-    residues = []
-    alternatives = duplicates = 0
-    sites = _sites(records)
-    for site in sorted(sites):
-        kept = _one_conformer(sites[site], notes)
-        alternatives += any(record.altloc for record in sites[site])
-        for name in sorted({record.residue for record in kept}):
-            members = [record for record in kept if record.residue == name]
-            first_of: dict[str, Record] = {}
-            for record in members:
-                first_of.setdefault(record.name, record)
-            duplicates += len(members) - len(first_of)
-            residues.append([first_of[atom] for atom in sorted(first_of)])
-    if alternatives:
-        notes.append(f"{alternatives} residues with alternative locations, one conformer of each used")
-    if duplicates:
-        notes.append(f"{duplicates} duplicate atoms, first used")
-    return residues
-
-
-def _sites(records: Sequence[Record]) -> dict[tuple[str, int, int, str], list[Record]]:
-    """Records by (chain, copy, residue number, insertion code).
-
-    A residue is another copy when a later part of the file repeats its atoms at other places.
-    """
-    sites = defaultdict(list)
-    copy_of: Counter[tuple] = Counter()
-    seen: dict[tuple, dict[tuple[str, str], tuple[float, ...]]] = defaultdict(dict)
-    for _, group in groupby(records, key=lambda record: record.run):
-        members = list(group)
-        first = members[0]
-        residue = (first.chain, first.number, first.insertion, first.residue)
-        here = {(record.name, record.altloc): record.pos for record in members}
-        before = seen[residue]
-        if any(math.dist(here[key], before[key]) > COPY_DISTANCE for key in here.keys() & before.keys()):
-            copy_of[residue] += 1
-            before.clear()
-        before.update(here)
-        sites[first.chain, copy_of[residue], first.number, first.insertion] += members
-    return sites
-
-
-def _one_conformer(site: list[Record], notes: list[str]) -> list[Record]:
-    occupancy: Counter[str] = Counter()
-    for record in site:
-        if record.altloc:
-            occupancy[record.altloc] += record.occupancy
-    if occupancy:
-        # Rounded, so that the order of summation cannot decide a tie.
-        best = min(occupancy, key=lambda letter: (-round(occupancy[letter], 4), letter))
-        site = [record for record in site if record.altloc in ("", best)]
-    names = list(dict.fromkeys(record.residue for record in site))
-    polymers = [name for name in names if is_polymer(name)]
-    for name in polymers[1:]:
-        place = clean_name(f"{site[0].chain}:{site[0].number}{site[0].insertion}")
-        notes.append(f"two residues at {place}: {clean_name(polymers[0])} used, {clean_name(name)} dropped")
-    return [record for record in site if record.residue not in polymers[1:]]
 
 
 def _links(

@@ -8,9 +8,18 @@ stands: a cropped pocket does not know where its chain began.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 
+from src.chemistry.residue_names import (
+    END_RESIDUES,
+    MAYBE_POLYMERS,
+    NUCLEOTIDES,
+    PROTONATION,
+    WATERS,
+    is_cap,
+    table_name,
+)
 from src.graph import MAX_CHARGE, RESIDUE_TYPES, BondType, Hybridisation, Side
 
 _PERIODIC_TABLE = (
@@ -51,69 +60,45 @@ _SIDE_CHAIN = {
     "VAL": "CB:3 CG1:3 CG2:3 CA-CB CB-CG1 CB-CG2",
 }
 
-# Names that force fields give a residue for its protons: the heavy atoms are those of its parent.
-_PROTONATION = frozenset(["ASH", "CYM", "CYX", "GLH", "HID", "HIE", "HIP", "HSD", "HSE", "HSP", "LYN", "ARN", "TYM"])
-
-# Modified or differently named residues, their parents, and what the modification adds or changes. An atom in
-# neither gets the facts of its element alone.
+# Modified residues, their parents, and what the modification adds or changes. An atom in neither gets the facts of
+# its element alone.
 _PHOSPHATE = "P:3 O1P:2c- O2P:2c- O3P:2c- P:O1P P:O2P P:O3P"
 _MODIFIED = {
-    "ASP": {"ASH": "", "BFD": ""},
-    "CYS": {"CYX": "", "CYM": "", "CME": "", "OCS": "", "CSD": "", "CAS": "", "CSO": "OD:3dc SG-OD"},
-    "GLU": {"GLH": "", "PCA": "", "CGU": ""},
-    "HIS": {"HID": "", "HIE": "", "HIP": "", "HSD": "", "HSE": "", "HSP": ""},
+    "ASP": {"BFD": ""},
+    "CYS": {"CME": "", "OCS": "", "CSD": "", "CAS": "", "CSO": "OD:3dc SG-OD"},
+    "GLU": {"PCA": "", "CGU": ""},
     "LYS": {
-        "LYN": "",
         "LLP": "",
         "KCX": "NZ:2d CX:2 OQ1:2c- OQ2:2c- NZ-CX CX:OQ1 CX:OQ2",
         "MLY": "CH1:3 CH2:3 NZ-CH1 NZ-CH2",
         "M3L": "NZ:3+ CM1:3 CM2:3 CM3:3 NZ-CM1 NZ-CM2 NZ-CM3",
         "ALY": "NZ:2d CH:2 OH:2c CH3:3 NZ-CH CH=OH CH-CH3",
     },
-    "ARG": {"ARN": "", "CIR": ""},
+    "ARG": {"CIR": ""},
     "MET": {"MSE": "SE:3 CG-SE SE-CE", "FME": "", "MHO": ""},
     "PRO": {"HYP": "OD1:3dc CG-OD1"},
     "SER": {"SEP": f"OG:3c {_PHOSPHATE} OG-P"},
     "THR": {"TPO": f"OG1:3c {_PHOSPHATE} OG1-P"},
-    "TYR": {"TYM": "", "TYS": "", "PTR": f"OH:2c {_PHOSPHATE} OH-P"},
+    "TYR": {"TYS": "", "PTR": f"OH:2c {_PHOSPHATE} OH-P"},
 }
-MODIFIED = {name: parent for parent, names in _MODIFIED.items() for name in names}
+_SAME_HEAVY_ATOMS = PROTONATION | END_RESIDUES
+MODIFIED = {name: parent for parent, names in _MODIFIED.items() for name in names} | _SAME_HEAVY_ATOMS
 
-WATERS = frozenset(["HOH", "WAT", "DOD", "H2O", "SOL", "TIP", "TP3", "T3P", "T4P", "SPC"])
-NUCLEOTIDES = frozenset(
-    [
-        "A",
-        "C",
-        "G",
-        "U",
-        "I",
-        "DA",
-        "DC",
-        "DG",
-        "DT",
-        "DU",
-        "DI",
-        "PSU",
-        "5MC",
-        "5MU",
-        "OMC",
-        "OMG",
-        "OMU",
-        "7MG",
-        "1MA",
-        "2MG",
-        "5BU",
-        "BRU",
-    ]
-)
+_CAPS = {
+    "ACE": "C:2 O:2c CH3:3 C=O C-CH3",
+    **dict.fromkeys(["NME", "NMA", "NAC"], "N:2d C:3 CH3:3 CA:3 N-C N-CH3 N-CA"),
+    **dict.fromkeys(["NH2", "NHE"], "N:2d"),
+}
 _NUCLEOTIDE_FACTS = "P:3 OP1:2c- OP2:2c- OP3:2c- O1P:2c- O2P:2c- O3P:2c-"
 # Residue name -> element and charge of a lone ion: names of the PDB and of force fields.
 IONS = {
     name: (ATOMIC_NUMBER[symbol.upper()], charge)
     for charge, names in {
-        -1: "F:F CL:Cl BR:Br IOD:I CLA:Cl CL-:Cl CIO:Cl",
-        1: "LI:Li NA:Na K:K RB:Rb CS:Cs AG:Ag AU:Au TL:Tl CU1:Cu SOD:Na NA+:Na POT:K K+:K CES:Cs LIT:Li",
-        2: "MG:Mg CA:Ca SR:Sr BA:Ba MN:Mn FE2:Fe CO:Co NI:Ni CU:Cu ZN:Zn CD:Cd HG:Hg PB:Pb PT:Pt PD:Pd CAL:Ca ZN2:Zn",
+        -1: "F:F CL:Cl BR:Br IOD:I CLA:Cl F-:F CL-:Cl BR-:Br I-:I CIO:Cl IM:Cl",
+        1: "LI:Li NA:Na K:K RB:Rb CS:Cs AG:Ag AU:Au TL:Tl CU1:Cu SOD:Na POT:K CES:Cs LIT:Li RUB:Rb LI+:Li NA+:Na K+:K "
+        "RB+:Rb CS+:Cs IP:Na",
+        2: "MG:Mg CA:Ca SR:Sr BA:Ba MN:Mn FE2:Fe CO:Co NI:Ni CU:Cu ZN:Zn CD:Cd HG:Hg PB:Pb PT:Pt PD:Pd CAL:Ca ZN2:Zn "
+        "MG2:Mg CAD:Cd BAR:Ba MG2+:Mg CA2+:Ca SR2+:Sr BA2+:Ba MN2+:Mn FE2+:Fe CO2+:Co NI2+:Ni CU2+:Cu ZN2+:Zn CD2+:Cd",
         3: "AL:Al FE:Fe MN3:Mn 3CO:Co 3NI:Ni CR:Cr GA:Ga IN:In Y:Y YT3:Y LA:La CE:Ce PR:Pr SM:Sm EU3:Eu "
         "GD:Gd GD3:Gd TB:Tb YB:Yb LU:Lu BS3:Bi IR3:Ir",
     }.items()
@@ -122,6 +107,9 @@ IONS = {
 
 # Two-letter elements recognised in an atom name that starts in the first column, when no element is given.
 _TWO_LETTER = frozenset(["CL", "BR", "ZN", "FE", "MG", "MN", "SE", "CU", "NI", "SI", "PT", "AU", "AS"])
+# Places of charge without mass, which water models (EPW, MW, LP1) and lone pairs have: left out as hydrogen is.
+_MASSLESS = frozenset(["EP", "LP"])
+_MASSLESS_OF_WATERS = frozenset("EML")
 _POLYMER_ELEMENTS = frozenset(["H", "D", "T", "C", "N", "O", "S", "P", "SE", "F", "CL", "BR", "I", "B"])
 _NONMETALS = frozenset({0, 1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 33, 34, 35, 36, 52, 53, 54, 85, 86})
 _NONMETALS_OF_MOLECULES = frozenset({0, 5, 6, 7, 8, 14, 15, 16, 34})
@@ -144,10 +132,22 @@ def lacks_heavy_atoms(residue: str, names: Iterable[str]) -> bool:
     An atom with a name of another program (CD of ILE, OT1 and OT2 of the last residue) stands for one that is missed.
     OXT is never missed.
     """
-    if residue not in _SIDE_CHAIN and residue not in _PROTONATION:
+    residue = table_name(residue, frozenset(names := list(names)))
+    if residue not in _SIDE_CHAIN and residue not in _SAME_HEAVY_ATOMS:
         return False
     expected, found = _facts(residue).keys() - {"OXT"}, set(names) - {"OXT"}
     return len(expected - found) > len(found - expected)
+
+
+def num_unknown_names(residue: str, names: Collection[str]) -> int:
+    """How many heavy atoms of one of the twenty amino acids have names that no table knows; 0 for other residues.
+
+    Args:
+        residue, names: as table_name and ATOM_NAMES give them.
+    """
+    if residue not in _SIDE_CHAIN and residue not in _SAME_HEAVY_ATOMS:
+        return 0
+    return len(names) - sum(map(_facts(residue).__contains__, names))
 
 
 def is_polymer(residue: str) -> bool:
@@ -158,10 +158,11 @@ def is_polymer(residue: str) -> bool:
 def classify(residue: str, elements: dict[str, int]) -> tuple[Side, int]:
     """Side and residue type (place in RESIDUE_TYPES) of a residue from its name and its atoms.
 
-    A residue with an unknown name and a backbone (N, CA, C, O) is an amino acid of type 'other'; a lone
-    atom of an ion's name or of a metal is an ion; what is left is a cofactor.
+    A residue with an unknown name and a backbone (N, CA, C, O) is an amino acid of type 'other', and so is the cap
+    of a chain; a lone atom of an ion's name or of a metal is an ion; what is left is a cofactor.
 
     Args:
+        residue: as table_name gives it.
         elements: atom name -> atomic number of the heavy atoms.
     """
     parent = parent_of(residue)
@@ -173,7 +174,7 @@ def classify(residue: str, elements: dict[str, int]) -> tuple[Side, int]:
         return Side.PROTEIN, RESIDUE_TYPES.index("nucleotide")
     if len(elements) == 1 and (residue in IONS or not _NONMETALS_OF_MOLECULES & set(elements.values())):
         return Side.ION, 0
-    if elements.keys() >= {"N", "CA", "C", "O"}:
+    if elements.keys() >= {"N", "CA", "C", "O"} or is_cap(residue, elements.keys()):
         return Side.PROTEIN, RESIDUE_TYPES.index("other")
     return Side.COFACTOR, 0
 
@@ -215,17 +216,21 @@ def atomic_number(atom: str, residue: str, element: str) -> int:
         '). element: the element column; empty or '?' when the file has none.
     """
     name, residue = atom.strip().upper(), residue.strip().upper()
-    if (is_polymer(residue) and name in _facts(residue)) or (residue in WATERS and name in ("O", "OW", "OH2")):
+    # RU is ruthenium too.
+    polymer = is_polymer(residue) or (residue in MAYBE_POLYMERS and name != residue)
+    if (polymer and name in _facts(residue)) or (residue in WATERS and name in ("O", "OW", "OH2")):
         return _by_first_letters(name)
     symbol = "".join(filter(str.isalpha, element.upper()))
-    if is_polymer(residue) or residue in WATERS:
+    if symbol in _MASSLESS or (residue in WATERS and name[:1] in _MASSLESS_OF_WATERS):
+        return 1
+    if polymer or residue in WATERS:
         # Some programs write HG (mercury) for the hydrogen HG of SER: only elements of polymers are believed.
         return ATOMIC_NUMBER[symbol] if symbol in _POLYMER_ELEMENTS else _by_first_letters(name)
+    letters = "".join(filter(str.isalpha, name))
+    if residue in IONS and (name == residue or (not symbol and letters == SYMBOLS[IONS[residue][0]].upper())):
+        return IONS[residue][0]
     if symbol:
         return ATOMIC_NUMBER.get(symbol, 0)
-    if residue in IONS:
-        return IONS[residue][0]
-    letters = "".join(filter(str.isalpha, name))
     if atom[:1].isalpha() and letters[:2] in _TWO_LETTER:
         return ATOMIC_NUMBER[letters[:2]]
     return ATOMIC_NUMBER.get(letters[:1], 0)
@@ -237,6 +242,8 @@ def _by_first_letters(name: str) -> int:
 
 
 def _text(residue: str) -> str:
+    if residue in _CAPS:
+        return _CAPS[residue]
     parent = parent_of(residue)
     if parent is None:
         return _BACKBONE

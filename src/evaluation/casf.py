@@ -7,6 +7,7 @@ Definitions: Su et al., "Comparative Assessment of Scoring Functions: The CASF-2
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -112,9 +113,12 @@ def screening_power(scores: Mapping[str, Scores], actives: Mapping[str, Sequence
 def reverse_screening_power(scores: Mapping[str, Scores], actives: Mapping[str, Sequence[str]]) -> dict[str, Interval]:
     """For each ligand, is a target that it binds at the top of all targets? The arguments are those of forward."""
     table: dict[str, list[float]] = {f"success {fraction:.0%}": [] for fraction in FRACTIONS}
-    for ligand in dict.fromkeys(code for codes in actives.values() for code in codes):
+    targets_of: dict[str, set[str]] = defaultdict(set)
+    for target, codes in actives.items():
+        for code in codes:
+            targets_of[code].add(target)
+    for ligand, own in targets_of.items():
         ranked = _ranked({target: row[ligand] for target, row in scores.items() if ligand in row})
-        own = {target for target, codes in actives.items() if ligand in codes}
         for fraction in FRACTIONS:
             table[f"success {fraction:.0%}"].append(float(bool(own & set(ranked[: _top(len(ranked), fraction)]))))
     return {name: _mean_over(values) for name, values in table.items()}

@@ -35,6 +35,7 @@ NOISE = 0.3  # variance, in units of that of a kernel term
 HALF_SATURATION = 10.0  # weighted contacts with which likeness counts half; without a contact it counts nothing
 RARE = 0.01  # a count that fewer than this fraction of the training complexes have is not compared ...
 ABSENT = 0.01  # ... where a complex has it only above this
+REFERENCE_STEPS = 127  # int8 steps from 0 to FARTHEST in what a checkpoint stores of a reference
 FARTHEST = 4.0  # standard deviations that no count is beyond; those within half of it are hardly changed
 LEVELS = (0, 1, 3)  # two ligands share an environment if both have it more often than this
 PATH_POINTS = 32  # points of the quadrature over the contacts' common scale
@@ -52,7 +53,7 @@ _TENSORS = {
     "mean": (torch.float32, "D"),
     "deviation": (torch.float32, "D"),
     "factor": (torch.float32, "D"),
-    "references": (torch.float16, "nD"),
+    "references": (torch.int8, "nD"),
     "environments": (torch.uint8, "nB"),
     "weights": (torch.float32, "n"),
 }
@@ -79,7 +80,8 @@ class GaussianProcess(nn.Module):
         self.cutoff, self.intercept, self.slope = stored["cutoff"], stored["intercept"], stored["slope"]
         self.num_residue_columns: int = stored["num_residue_columns"]
         bits = np.unpackbits(stored["environments"].numpy(), axis=1)
-        buffers = {name: stored[name].float() for name in ("mean", "deviation", "factor", "references", "weights")}
+        buffers = {name: stored[name].float() for name in ("mean", "deviation", "factor", "weights")}
+        buffers["references"] = stored["references"].float() * (FARTHEST / REFERENCE_STEPS * buffers["factor"])
         buffers |= {"columns": stored["columns"].long(), "environments": torch.from_numpy(bits.T.copy()).float()}
         buffers["num_environments"] = buffers["environments"].sum(0)
         for name, tensor in buffers.items():
@@ -92,7 +94,7 @@ class GaussianProcess(nn.Module):
             "num_residue_columns": self.num_residue_columns,
             "columns": self.columns.int().cpu(),
             **{name: getattr(self, name).cpu() for name in ("mean", "deviation", "factor", "weights")},
-            "references": self.references.half().cpu(),
+            "references": self._rounded(self.references).cpu(),
             "environments": _packed(self.environments.t()),
         }
 
@@ -135,6 +137,15 @@ class GaussianProcess(nn.Module):
         shared, count = _shared_bits(bits, self.environments), bits.sum(1, keepdim=True)
         return contacts, shared / (count + self.num_environments - shared).clamp(min=1), residues
 
+    def remember(self, profiles: ContactProfiles) -> None:
+        """Make these the references, rounded as a checkpoint stores them."""
+        stored = self._rounded(self.coordinates(profiles))
+        self.references = stored.float() * (FARTHEST / REFERENCE_STEPS * self.factor)
+
+    def _rounded(self, coordinates: Tensor) -> Tensor:
+        """int8 [n, D]: a step is 1/32 of a standard deviation, which moves no score by 0.01 pK."""
+        return (coordinates / (FARTHEST / REFERENCE_STEPS * self.factor)).round().to(torch.int8)
+
     def coordinates(self, profiles: ContactProfiles) -> Tensor:
         """[G, D] places whose squared distances are d^2 and, in the last columns, r^2."""
         counts = torch.log1p(_all_counts(profiles)).index_select(1, self.columns)
@@ -157,16 +168,17 @@ def fit_gaussian_process(batches: Iterable[Batch], cutoff: float) -> GaussianPro
     draw = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(pk), generator=draw)[:MAX_REFERENCES].sort().values
     references = ContactProfiles(*(values[chosen] for values in profiles))
+    scaling = _scaling(profiles)
     process = GaussianProcess(
         {
-            **_scaling(profiles),
+            **scaling,
             **{"cutoff": cutoff, "intercept": intercept, "slope": slope},
-            "references": torch.zeros(0),
+            "references": torch.zeros(0, len(scaling["columns"])),
             "environments": _packed(environment_bits(references)),
             "weights": torch.zeros(len(chosen)),
         }
     )
-    process.references = process.coordinates(references).half().float()  # rounded as they will be stored
+    process.remember(references)
     at = saturation(references.total).double()
 
     def rows(part: slice) -> Tensor:

@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 
 LIGAND_ENDINGS = tuple(ending + packed for ending in (".sdf", ".sd", ".mol", ".mol2") for packed in ("", ".gz"))
 PROTEIN_COLUMNS = ("protein_path", "protein", "protein_file", "receptor", "receptor_path", "pocket_path", "pocket")
+MAX_COLUMNS = 1000
 LIGAND_COLUMNS = ("ligand_path", "ligand", "ligand_file")
 
 _NO_UTF8 = "cannot be read as a table: it is not UTF-8 text; save it as CSV UTF-8"
@@ -176,6 +177,8 @@ def read_pairs(path: Path) -> PairTable:
     columns = tuple(name.strip() for name in names)
     for wanted in (PROTEIN_COLUMNS, LIGAND_COLUMNS):
         _place(path, columns, wanted)
+    if len(columns) > MAX_COLUMNS:
+        raise PoseError(f"{path}: {len(columns)} columns; at most {MAX_COLUMNS}, for each row of scores repeats them")
     if len(set(columns)) < len(columns):
         raise PoseError(f"{path}: two columns have one name: {', '.join(columns)}")
     if not sum(any(map(str.strip, cells)) for _, cells in rows):

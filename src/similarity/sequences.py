@@ -2,21 +2,26 @@
 
 SEQRES records are the sequence where a PDB file has them. Otherwise it is that of the residues with a CA atom, and a
 gap in the residue numbers is filled with as many X, so that the residues of a pocket keep their distances along the
-chain and two pockets of one protein can be aligned. A pocket file tells no more than its pocket: that two proteins
-differ elsewhere, or are the same with another site, cannot be seen from it.
+chain and two pockets of one protein can be aligned. Chains with one letter or none are told apart by where they lie.
+A pocket file tells no more than its pocket: that two proteins differ elsewhere, or are the same with another site,
+cannot be seen from it.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from src.chemistry.atoms import StructureError, read_bytes
-from src.chemistry.pdb_records import is_mmcif, mmcif_records
+from src.chemistry.conformers import OVERLAP_DISTANCE
+from src.chemistry.mmcif_records import is_mmcif, mmcif_records
+from src.chemistry.pdb_records import Record, alpha_carbons
+from src.chemistry.residue_names import table_name
 from src.chemistry.residues import parent_of
 from src.data.manifest import MAX_VARIANTS
 from src.graph import RESIDUE_TYPES
@@ -28,10 +33,14 @@ from src.system.workers import WorkerFault, run_supervised
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # of what is read from a file
+VERSION = 3  # of what is read from a file
 MAX_GAP = 300  # X for one jump of the residue numbers
-FEW_FILES = 500  # are read here sooner than a worker process has started
+MAX_LENGTH = 6000  # residues of a chain; no chain of the PDB is longer, and alignments take its product with another
+MAX_CHAINS = 100  # different ones of a complex; a ribosome has some 80
+MAX_COPIES = 20  # of one residue; further ones in an assembly show nothing new
+FEW_FILES = 500  # are read by one worker process before a second one has started
 UNKNOWN = "X"
+_BACKBONE = ("N", "CA", "C", "O")  # which every residue has that counts here
 ONE_LETTER = dict(zip(RESIDUE_TYPES[1:21], "ARNDCQEGHILKMFPSTWYV", strict=True))
 
 
@@ -48,15 +57,17 @@ def describe(files: Sequence[ComplexFiles], processing: ProcessingSettings) -> d
 
     Raises:
         StorageError: the disk does not take the sequences.
+        WorkerStartError: worker processes do not start.
     """
     path = Path(processing.processed_data_dir) / "sequences.json"
     signatures = {one.code: _signature(one) for one in files}
     found = _find(_read_cache(path), signatures)
+    found |= {one.code: Chains((), "none") for one in files if not (one.protein or one.pocket)}
     missing = [one for one in files if one.code not in found]
     results = run_supervised(
         read_chains,
         missing,
-        num_workers=min(processing.num_workers, len(missing)) if len(missing) > FEW_FILES else 0,
+        num_workers=min(processing.num_workers, math.ceil(len(missing) / FEW_FILES)),
         timeout_s=processing.timeout_s,
         memory_gb=processing.memory_gb,
     )
@@ -83,12 +94,11 @@ def read_chains(files: ComplexFiles) -> Chains:
     try:
         data = read_bytes(path)
         if is_mmcif(data):
-            residues = ((r.chain, r.number, r.insertion, r.residue) for r in mmcif_records(data, []) if r.name == "CA")
-            sequences, origin = _by_numbers(residues), "protein"
+            sequences = _by_places(record for record in mmcif_records(data, []) if record.name == "CA")
+            origin = "protein"
         else:
-            lines = data.splitlines()
-            seqres = _seqres(lines)
-            sequences, origin = seqres or _by_numbers(_pdb_residues(lines)), "seqres" if seqres else "protein"
+            seqres = _seqres(data.splitlines())
+            sequences, origin = seqres or _by_places(alpha_carbons(data)), "seqres" if seqres else "protein"
     except (StructureError, ValueError, LookupError) as error:
         # A file that is good enough for its pocket may be damaged elsewhere; the graph has its own reader.
         log.warning("%s: %s: its sequence is not known: %s", files.code, path, error)
@@ -105,28 +115,40 @@ def _seqres(lines: Iterable[bytes]) -> tuple[str, ...]:
     return _sequences([_letter(name) or UNKNOWN for name in names] for names in chains.values())
 
 
-def _pdb_residues(lines: Iterable[bytes]) -> Iterator[tuple[str, int, str, str]]:
-    """(chain, number, insertion code, name) of every atom named CA of the first model, in any letter case.
+@dataclass
+class _Chain:
+    """One of the chains that have one letter, as far as it was read."""
 
-    Calcium is among them; its residue is no amino acid.
-    """
-    found = False
-    for line in lines:
-        if line[12:16].strip().upper() == b"CA" and line[:6].upper() in (b"ATOM  ", b"HETATM"):
-            found = True
-            chain, name, insertion = (line[a:b].decode("latin-1") for a, b in ((21, 22), (17, 20), (26, 27)))
-            yield chain, int(line[22:26]), insertion.strip(), name.upper()
-        elif found and line[:6].upper() == b"ENDMDL":
-            return
+    letters: dict[tuple[int, str], str] = field(default_factory=dict)  # (number, insertion code) -> one-letter code
+    carbons: dict[tuple[int, str], Record] = field(default_factory=dict)
+    end: tuple[float, float, float] = (0.0, 0.0, 0.0)  # Å, the last CA
 
 
-def _by_numbers(residues: Iterable[tuple[str, int, str, str]]) -> tuple[str, ...]:
-    chains: dict[str, dict[tuple[int, str], str]] = defaultdict(dict)
-    for chain, number, insertion, name in residues:
-        letter = _letter(name)
-        if letter:  # the first of alternative conformers, and of the copies of a chain without letters
-            chains[chain].setdefault((number, insertion), letter)
-    return _sequences(map(_with_gaps, chains.values()))
+def _by_places(carbons: Iterable[Record]) -> tuple[str, ...]:
+    """Sequences of the residues with these CA; a residue goes to the chain that ends nearest to it."""
+    chains: dict[str, list[_Chain]] = defaultdict(list)
+    for carbon in carbons:
+        letter = _letter(carbon.residue)  # calcium has none
+        site = (carbon.number, carbon.insertion)
+        copies = chains[carbon.chain]
+        if not letter or any(_is_alternative(carbon, copy.carbons.get(site)) for copy in copies):
+            continue
+        free = [copy for copy in copies if site not in copy.letters]
+        if not free and len(copies) < MAX_COPIES:
+            free = [_Chain()]
+            copies += free
+        if free:
+            chain = min(free, key=lambda copy: math.dist(copy.end, carbon.pos))
+            chain.letters[site], chain.carbons[site], chain.end = letter, carbon, carbon.pos
+    return _sequences(_with_gaps(chain.letters) for copies in chains.values() for chain in copies)
+
+
+def _is_alternative(carbon: Record, other: Record | None) -> bool:
+    """Whether two CA of one residue number are one residue; the first of its conformers counts."""
+    if other is None:
+        return False
+    by_letters = bool(carbon.altloc and other.altloc) and carbon.altloc != other.altloc
+    return by_letters or math.dist(carbon.pos, other.pos) < OVERLAP_DISTANCE
 
 
 def _with_gaps(residues: dict[tuple[int, str], str]) -> list[str]:
@@ -141,13 +163,14 @@ def _with_gaps(residues: dict[tuple[int, str], str]) -> list[str]:
 
 
 def _sequences(chains: Iterable[Sequence[str]]) -> tuple[str, ...]:
-    """Each different chain once, without those that hold no amino acid."""
-    texts = {"".join(letters).strip(UNKNOWN) for letters in chains}
-    return tuple(sorted(text for text in texts if text))
+    """Each different chain once, without those that hold no amino acid; the longest of more than there can be."""
+    texts = {"".join(letters[:MAX_LENGTH]).strip(UNKNOWN) for letters in chains}
+    longest = sorted((text for text in texts if text), key=lambda text: (-len(text), text))
+    return tuple(sorted(longest[:MAX_CHAINS]))
 
 
 def _letter(name: str) -> str | None:
-    return ONE_LETTER.get(parent_of(name.strip()) or "")
+    return ONE_LETTER.get(parent_of(table_name(name.strip(), _BACKBONE)) or "")
 
 
 def _signature(files: ComplexFiles) -> list:

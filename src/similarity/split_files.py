@@ -62,7 +62,7 @@ def _read_lists(path: Path) -> dict[str, list[str]]:
         return {"test": _codes(text, path)}
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of thousands of brackets
         raise SplitFileError(f"{path}: is no JSON: {error}") from error
     if not isinstance(content, dict) or not content or not set(content) <= set(NAMES):
         raise SplitFileError(f"{path}: must be an object with lists named of {', '.join(NAMES)}")

@@ -14,7 +14,7 @@ OLDEST_PYTHON = (3, 11)
 # CVE-2026-24747 (GHSA-63cw-57p8-fm3p): up to 2.9.1 a crafted checkpoint corrupts memory even with weights_only=True.
 OLDEST_SAFE_TORCH = (2, 10)
 # Without the last, only the figures of the report are missing.
-FOR_TESTS = ("pytest", "pytest-xdist", "torch-geometric", "matplotlib")
+FOR_TESTS = ("pytest", "pytest-xdist", "torch-geometric", "dimorphite-dl", "matplotlib")
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from rdkit.Chem import AllChem
 from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
 from src.chemistry.ligand_parsing import parse_ligand
-from src.chemistry.ligands import Ligand, LigandError, read_ligand
+from src.chemistry.ligands import Ligand, LigandError, iter_ligands, read_ligand
+from src.chemistry.mol2 import Mol2Error
 
 
 def embedded(smiles: str) -> Chem.Mol:
@@ -124,6 +126,90 @@ def test_bonds_that_ask_for_a_ring_are_no_queries(tmp_path: Path) -> None:
     assert read(tmp_path, "\n".join(v3000), "y.sdf").smiles == "c1ccc2[nH]ccc2c1"
 
 
+def v3000(mol: Chem.Mol) -> list[str]:
+    return Chem.MolToV3KMolBlock(mol).split("\n")
+
+
+def with_block(lines: list[str], block: list[str], counts: str = "") -> str:
+    """A block after the bonds of a V3000 record, as many S-groups as counts says."""
+    place = lines.index("M  V30 END BOND") + 1
+    text = "\n".join([*lines[:place], *block, *lines[place:]])
+    return re.sub(r"(COUNTS \d+ \d+) 0", rf"\1 {counts}", text) if counts else text
+
+
+BLOCKS = {
+    "data": [
+        "M  V30 BEGIN SGROUP",
+        'M  V30 1 DAT 0 ATOMS=(1 1) FIELDNAME=note FIELDDATA="x y z w"',
+        "M  V30 END SGROUP",
+    ],
+    "superatom": [
+        "M  V30 BEGIN SGROUP",
+        "M  V30 1 SUP 1 ATOMS=(2 1 2) XBONDS=(1 2) LABEL=Et ESTATE=E",
+        "M  V30 END SGROUP",
+    ],
+    "data continued": [
+        "M  V30 BEGIN SGROUP",
+        "M  V30 1 DAT 1 ATOMS=(3 1 2 -",
+        "M  V30 3) FIELDNAME=C -",
+        'M  V30 FIELDDATA="1 C 0 0 0 0 TOPO=1"',
+        "M  V30 END SGROUP",
+    ],
+    "collection": ["M  V30 BEGIN COLLECTION", "M  V30 MDLV30/STERAC1 ATOMS=(1 2)", "M  V30 END COLLECTION"],
+    "highlight": ["M  V30 BEGIN COLLECTION", "M  V30 MDLV30/HILITE ATOMS=(2 1 2) BONDS=(1 1)", "M  V30 END COLLECTION"],
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_other_blocks_of_v3000_do_not_matter(tmp_path: Path, name: str) -> None:
+    mol = embedded("CCOc1cc[nH]c1")
+    text = with_block(v3000(mol), BLOCKS[name], "1" if "SGROUP" in BLOCKS[name][0] else "")
+    plain, other = read(tmp_path, "\n".join(v3000(mol)), "x.sdf"), read(tmp_path, text, "y.sdf")
+    assert (other.smiles, other.read_as, other.notes) == (plain.smiles, "sdf", ())
+    assert other.atoms.features.tolist() == plain.atoms.features.tolist()
+
+
+def test_atom_lines_of_v3000_may_be_continued_and_hold_more(tmp_path: Path) -> None:
+    mol = embedded("CC[NH3+]")
+    lines = []
+    for line in v3000(mol):
+        if line.endswith("CHG=1"):
+            lines += [line.removesuffix(" CHG=1") + " -", "M  V30 CHG=1 VAL=4 ATTCHORD=(4 2 Al 5 Br) CLASS=AA"]
+        else:
+            lines.append(line)
+    assert read(tmp_path, "\n".join(lines), "x.sdf").smiles == "CCN"
+
+
+@pytest.mark.parametrize("code", [" CFG=6", " CFG=1", " TOPO=2 CFG=3"])
+def test_configurations_of_v3000_bonds_come_from_the_coordinates(tmp_path: Path, code: str) -> None:
+    """Open Babel writes numbers of V2000 there, which V3000 does not have."""
+    lines = v3000(embedded("C[C@H](N)O"))
+    place = lines.index("M  V30 BEGIN BOND") + 1
+    lines[place] = re.sub(r" CFG=\d", "", lines[place]) + code
+    assert read(tmp_path, "\n".join(lines), "x.sdf").smiles == "C[C@H](N)O"
+
+
+@pytest.mark.parametrize("symbol", ["LP", "Lp", "lp"])
+def test_lone_pairs_of_an_sdf_are_no_atoms(tmp_path: Path, symbol: str) -> None:
+    mol = Chem.RWMol(Chem.RemoveHs(embedded("CO")))
+    pair = mol.AddAtom(Chem.Atom("Ts"))
+    mol.AddBond(1, pair, Chem.BondType.SINGLE)
+    mol.GetConformer().SetAtomPosition(pair, [1.0, 1.0, 1.0])
+    mol.UpdatePropertyCache(strict=False)
+    for text in (Chem.MolToMolBlock(mol), Chem.MolToV3KMolBlock(mol)):
+        ligand = read(tmp_path, text.replace(" Ts ", f" {symbol} "), "x.sdf")
+        assert (ligand.smiles, len(ligand.atoms)) == ("CO", 2)
+
+
+@pytest.mark.parametrize("name", ["x.sdf", "x.mol2"])
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+@pytest.mark.parametrize("last", ["", "\n"])
+def test_ends_of_lines(tmp_path: Path, name: str, end: str, last: str) -> None:
+    text = (Chem.MolToMolBlock(embedded("CO")) + "$$$$\n" if name == "x.sdf" else methanol()) * 3
+    (tmp_path / name).write_bytes(text.rstrip("\n").replace("\n", end).encode() + last.encode())
+    assert [ligand.smiles for ligand in iter_ligands(tmp_path / name)] == ["CO"] * 3
+
+
 METHANOL = """@<TRIPOS>MOLECULE
 {name}
 {atoms} {bonds} 0 0 0
@@ -175,6 +261,7 @@ def test_atoms_without_bonds_are_refused(tmp_path: Path) -> None:
         read(tmp_path, text)
 
 
-@pytest.mark.parametrize("kind", ["sdf", "mol2"])
-def test_damage_is_none(kind: str) -> None:
-    assert parse_ligand("not a molecule\n", kind) is None
+def test_damage_is_none_or_named() -> None:
+    assert parse_ligand("not a molecule\n", "sdf") == (None, [])
+    with pytest.raises(Mol2Error, match="no atoms"):
+        parse_ligand("not a molecule\n", "mol2")

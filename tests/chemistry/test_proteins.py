@@ -11,45 +11,11 @@ from src.chemistry.atoms import StructureError
 from src.chemistry.ligands import read_ligand
 from src.chemistry.proteins import copy_notes, drop_ligand_copy, incomplete_residues, read_protein
 from src.graph import BOND_CUTOFF, FEATURE_COLUMN, MAX_CHARGE, RESIDUE_TYPES, BondType, Side
+from tests.chemistry.protein_texts import alanine, assert_same_atoms, line
 from tests.complexes import CIF_NAMES, mmcif
 
 REAL = Path(os.environ["AIDD_REAL_DATA"]) / "pdbbind" if os.environ.get("AIDD_REAL_DATA") else None
 needs_real_data = pytest.mark.skipif(REAL is None, reason="AIDD_REAL_DATA is not set")
-
-
-def line(
-    name,
-    residue="ALA",
-    number=1,
-    xyz=(0, 0, 0),
-    *,
-    chain="A",
-    altloc=" ",
-    icode=" ",
-    occupancy="  1.00",
-    element=None,
-    record="ATOM",
-):
-    """One record; a name of four columns is taken as it is."""
-    element = name.strip()[0] if element is None else element
-    name = name if len(name) == 4 else f" {name:<3}"
-    x, y, z = xyz
-    return (
-        f"{record:<6}{1:>5} {name}{altloc}{residue:>3} {chain}{number:>4}{icode}   "
-        f"{x:8.3f}{y:8.3f}{z:8.3f}{occupancy:>6}{20:6.2f}          {element:>2}\n"
-    )
-
-
-def alanine(number=1, x=0.0, **options):
-    """N, CA, C, O and CB in a row of 1.4 Å steps, 1.3 Å from C of one residue to N of the next at x + 5.5."""
-    places = {
-        "N": (x, 0, 0),
-        "CA": (x + 1.4, 0, 0),
-        "C": (x + 2.8, 0, 0),
-        "O": (x + 2.8, 1.2, 0),
-        "CB": (x + 1.4, 1.5, 0),
-    }
-    return "".join(line(name, number=number, xyz=xyz, **options) for name, xyz in places.items())
 
 
 @pytest.fixture
@@ -64,13 +30,6 @@ def read(tmp_path):
 
 def column(protein, name):
     return protein.atoms.features[:, FEATURE_COLUMN[name]].tolist()
-
-
-def assert_same_atoms(one, other):
-    arrays = ("pos", "features", "residue_index", "bonds", "bond_types")
-    assert all(np.array_equal(getattr(one, name), getattr(other, name)) for name in arrays)
-    assert one.residue_labels == other.residue_labels
-    assert one.atom_names == other.atom_names
 
 
 def test_alanine_counted_by_hand(read):
@@ -142,7 +101,7 @@ def test_insertion_codes_are_residues(read):
 
 @pytest.mark.fault("H13")
 def test_duplicates_count_once_but_copies_stay(read):
-    protein = read(line("CA") + line("CA", xyz=(9, 0, 0)) + line("CB"))
+    protein = read(line("CA") + line("CA", xyz=(0.9, 0, 0)) + line("CB", xyz=(0, 1.5, 0)))
     assert protein.atoms.pos[:, 0].tolist() == [0.0, 0.0]
     assert protein.notes == ("1 duplicate atoms, first used",)
     again = read(alanine(1) + alanine(2, 5.5) + alanine(1))
@@ -532,6 +491,47 @@ def test_bad_mmcif_numbers_name_the_row(read, old, new):
 def test_bad_mmcif_numbers_name_the_column_and_the_value(read, old, new, cause):
     with pytest.raises(StructureError, match=cause):
         read(mmcif(alanine(7)).replace(old, new, 1))
+
+
+@pytest.mark.fault("H8")
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("form", [str, mmcif])
+def test_line_ends_of_all_systems(read, form, end):
+    assert_same_atoms(read(form(RICH)).atoms, read(form(RICH).replace("\n", end)).atoms)
+
+
+def test_a_comment_inside_the_mmcif_table_does_not_end_it(read):
+    rows = mmcif(RICH).splitlines(keepends=True)
+    rows.insert(len(rows) - 8, "# a comment\n")
+    assert_same_atoms(read(mmcif(RICH)).atoms, read("".join(rows)).atoms)
+
+
+LABELS_ONLY = (
+    "data_x\nloop_\n_atom_site.group_PDB\n_atom_site.type_symbol\n_atom_site.label_atom_id\n_atom_site.label_comp_id\n"
+    "_atom_site.label_asym_id\n_atom_site.label_seq_id\n_atom_site.Cartn_x\n_atom_site.Cartn_y\n_atom_site.Cartn_z\n"
+    "ATOM N N GLY A 1 0.0 0.0 0.0\nATOM C CA GLY A 1 1.46 0.0 0.0\nATOM C C GLY A 1 2.0 1.42 0.0\n"
+    "ATOM O O GLY A 1 1.25 2.39 0.0\nHETATM ZN ZN ZN B . 5.0 5.0 5.0\n"
+    "HETATM O O HOH C . 9.0 0.0 0.0\nHETATM O O HOH C ? 9.0 3.0 0.0\n"
+    "HETATM C C1 LIG D . 20.0 0.0 0.0\nHETATM O O1 LIG D . 21.2 0.0 0.0\n"
+    "HETATM C C1 LIG D . 30.0 0.0 0.0\nHETATM O O1 LIG D . 31.2 0.0 0.0\n"
+)
+
+
+@pytest.mark.fault("H8")
+def test_mmcif_without_author_columns_is_read(read):
+    """Waters and ligands have no label_seq_id; those of one chain and one name are told apart by where they lie."""
+    labels = ("A:GLY1", "B:ZN0", "C:HOH0", "C:HOH0", "D:LIG0", "D:LIG0")
+    assert read(LABELS_ONLY).atoms.residue_labels == labels
+    assert len(read(LABELS_ONLY).atoms) == 4 + 1 + 2 + 4
+    for nothing in "?.":  # the columns are there, and hold nothing
+        head, rows = LABELS_ONLY.replace("Cartn_z\n", "Cartn_z\n_atom_site.auth_seq_id\n").split("auth_seq_id\n")
+        text = f"{head}auth_seq_id\n" + "".join(f"{row} {nothing}\n" for row in rows.splitlines())
+        assert_same_atoms(read(LABELS_ONLY).atoms, read(text).atoms)
+
+
+def test_an_amino_acid_without_a_number_is_refused(read):
+    with pytest.raises(StructureError, match="row 2 of _atom_site: GLY has neither auth_seq_id nor label_seq_id"):
+        read(LABELS_ONLY.replace("CA GLY A 1", "CA GLY A ."))
 
 
 @pytest.mark.fault("H8")

@@ -81,7 +81,7 @@ def test_the_prediction_is_that_of_the_formula(batches: list[Batch], process: Ga
     weights = np.linalg.solve(covariance, pk - intercept - slope * counts)
     expected = intercept + slope * asked.total.double().numpy()
     expected += s_new * (kernel_by_hand(asked, train) @ (s * weights))
-    assert predict(process, new).numpy() == pytest.approx(expected, abs=5e-3)  # references are stored as float16
+    assert predict(process, new).numpy() == pytest.approx(expected, abs=5e-3)  # references are stored as int8
 
 
 def test_it_remembers_what_it_was_trained_on(batches: list[Batch], process: GaussianProcess) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from rdkit import Chem
 
+import src.scoring.row_formats as row_formats_module
 import src.scoring.score_files as score_files_module
 from src.chemistry.ligands import LigandRecord
 from src.scoring.poses import Pose
@@ -275,10 +276,36 @@ def test_a_mol2_becomes_a_molecule_of_the_sdf(tmp_path: Path) -> None:
     assert third.GetNumAtoms() == 0
 
 
+DOLLARS = ["$$$$", "$$$$ x", "y\n$$$$\nz", "y $$$$$$$$", "\x85$$$$", "\u2028$$$$", "\f$$$$\n"]
+
+
+@pytest.mark.fault("I14")
+@pytest.mark.parametrize("text", DOLLARS)
+def test_no_name_and_no_cell_ends_a_record(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "scores.sdf"
+    columns = [text, "b>\n> <pK", "note", *COLUMNS]
+    given = dict.fromkeys(columns[:3], text)
+    titled = MOL2.replace("acetamide", text.replace("\n", " "), 1)
+    assert titled != MOL2
+    with ScoreFile(path, WORK, columns) as file:
+        for name, one in (("a", pose("a")), (text, pose("b", titled, "mol2")), (text, pose("c", "none", "mol2"))):
+            file.add({**given, **row(name)}, replace(one, given=tuple(given.values())), scored=True)
+    content = path.read_bytes()
+    assert content.count(b"$$$$") == 3  # for a reader that looks for nothing else
+    mols = list(Chem.SDMolSupplier(str(path)))
+    assert [mol.GetNumAtoms() for mol in mols] == [4, 4, 0]
+    for mol in mols:
+        names = list(mol.GetPropNames())
+        assert len(names) == len(set(names)) == 7
+        assert {"b pK", "note", "ligand", "pK", "status"} <= set(names)
+        assert mol.GetProp("pK") == "6.5"
+        assert "$$ $$" in mol.GetProp("note")
+
+
 @pytest.mark.fault("F5")
 def test_what_ended_a_process_is_not_read_in_this_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "scores.sdf"
-    monkeypatch.setattr(score_files_module, "parse_ligand", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(row_formats_module, "parse_ligand", lambda *_: pytest.fail("read"))
     with ScoreFile(path, WORK, COLUMNS) as file:
         file.add(row("a", None), pose("a", MOL2, "mol2"), scored=False, is_lost=True)
         file.add(row("b", None), pose("b"), scored=False, is_lost=True)

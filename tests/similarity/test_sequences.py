@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,10 +34,28 @@ def files(folder: Path, code: str = "1abc", *, protein: str | None = None, pocke
 
 
 def atom(
-    residue: str, chain: str, number: int, *, record: str = "ATOM", altloc: str = " ", insertion: str = " "
+    residue: str,
+    chain: str,
+    number: int,
+    *,
+    record: str = "ATOM",
+    altloc: str = " ",
+    insertion: str = " ",
+    y: float = 2.0,
 ) -> str:
-    place = f"{altloc}{residue:>3} {chain}{number:>4}{insertion}"
-    return f"{record:<6}{1:>5}  CA {place}      1.000   2.000   3.000  1.00 10.00\n"
+    """A CA; residues of one chain lie 3.8 Å apart."""
+    place = f"{altloc}{residue:<4}{chain}{number:>4}{insertion}"
+    return f"{record:<6}{1:>5}  CA {place}   {1.0 + 3.8 * (number % 1000):8.3f}{y:8.3f}   3.000  1.00 10.00\n"
+
+
+def as_mmcif(text: str) -> str:
+    names = ["group_PDB", "type_symbol", "label_atom_id", "label_alt_id", "auth_comp_id", "auth_asym_id", "auth_seq_id"]
+    header = "".join(f"_atom_site.{name}\n" for name in [*names, "Cartn_x", "Cartn_y", "Cartn_z"])
+    rows = [
+        [row[:6], "C", row[12:16], row[16], row[17:21], row[21], row[22:26], row[30:38], row[38:46], row[46:54]]
+        for row in text.splitlines()
+    ]
+    return f"data_x\nloop_\n{header}" + "".join(" ".join(w.strip() or "." for w in row) + "\n" for row in rows) + "#\n"
 
 
 @pytest.fixture
@@ -95,6 +117,81 @@ def test_mmcif_gives_the_sequence_of_its_residues(tmp_path: Path) -> None:
     path = tmp_path / "1abc_protein.cif"
     path.write_text("\n".join(["data_x", "loop_", *header, *rows, "#", ""]))
     assert read_chains(ComplexFiles("1abc", path, None, ())) == Chains(("SXXK",), "protein")
+
+
+ONE, OTHER = ["SER", "LYS", "TRP", "GLY", "ALA"], ["VAL", "SER", "HIS", "GLU", "PHE", "TYR"]
+
+
+def chains(letters: str, *, first: int = 1) -> list[list[str]]:
+    return [
+        [atom(name, letter, number, y=y) for number, name in enumerate(names, start=start)]
+        for letter, names, y, start in zip(letters, (ONE, OTHER), (2.0, 20.0), (first, 1), strict=True)
+    ]
+
+
+@pytest.mark.parametrize("form", [str, as_mmcif])
+@pytest.mark.parametrize("letter", ["A", " "])
+@pytest.mark.parametrize("way", ["one after the other", "in turn"])
+def test_two_chains_with_one_letter_or_none_have_two_sequences(
+    tmp_path: Path, form: Callable[[str], str], letter: str, way: str
+) -> None:
+    one, other = chains(2 * letter)
+    text = one + other if way == "one after the other" else [row for k in range(5) for row in (one[k], other[k])]
+    text += other[5:] if way == "in turn" else []
+    found = read_chains(files(tmp_path, protein=form("".join(text)))).sequences
+    assert found == ("SKWGA", "VSHEFY")
+
+
+def test_a_second_chain_that_is_longer_keeps_its_end(tmp_path: Path) -> None:
+    """Its last residue has a number that the first chain lacks, and lies where the second one ends."""
+    one, other = chains("AA")
+    assert read_chains(files(tmp_path, protein="".join([*one, "TER\n", *other]))).sequences == ("SKWGA", "VSHEFY")
+
+
+def test_of_conformers_the_first_counts_wherever_it_lies(tmp_path: Path) -> None:
+    apart = atom("SER", "A", 1, altloc="A") + atom("THR", "A", 1, altloc="B", y=5.0) + atom("LYS", "A", 2)
+    near = atom("SER", "A", 1) + atom("THR", "A", 1, y=2.5) + atom("LYS", "A", 2)
+    for text in (apart, near):
+        assert read_chains(files(tmp_path, protein=text)).sequences == ("SK",)
+
+
+def test_sixty_copies_of_a_chain_are_one_sequence(tmp_path: Path) -> None:
+    rows = [atom(name, " ", number, y=10.0 * copy) for copy in range(60) for number, name in enumerate(ONE)]
+    assert read_chains(files(tmp_path, protein="".join(rows))).sequences == ("SKWGA",)
+
+
+def test_lengths_and_chains_beyond_those_of_any_structure_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sequences are aligned in the main process, in a time that grows with the product of their lengths."""
+    monkeypatch.setattr(descriptions, "MAX_LENGTH", 4)
+    monkeypatch.setattr(descriptions, "MAX_CHAINS", 2)
+    text = "SEQRES   1 A    6  ALA SER ALA SER ALA SER\nSEQRES   1 B    1  GLY\nSEQRES   1 C    2  TRP TRP\n"
+    assert read_chains(files(tmp_path, protein=text + atom("SER", "A", 1))).sequences == ("ASAS", "WW")
+    far = "".join(atom("SER", "A", number) for number in (1, 3, 9))
+    assert read_chains(files(tmp_path, protein=far)).sequences == ("SXS",)
+
+
+def test_models_that_lie_apart_are_read_as_the_graph_reads_them(tmp_path: Path) -> None:
+    one, other = ("".join(rows) for rows in chains("AA"))
+    text = f"MODEL        1\n{one}ENDMDL\nMODEL        2\n{other}ENDMDL\n"
+    assert read_chains(files(tmp_path, protein=text)).sequences == ("SKWGA", "VSHEFY")
+    ensemble = f"MODEL        1\n{one}ENDMDL\nMODEL        2\n{one.replace('TRP', 'HIS')}ENDMDL\n"
+    assert read_chains(files(tmp_path, protein=ensemble)).sequences == ("SKWGA",)
+
+
+def test_names_and_numbers_of_simulations(tmp_path: Path) -> None:
+    names = ["NALA", "HISB", "LSN", "CYT", "ASPP", "CYS2", "HSD", "CGLY"]
+    text = "".join(atom(name, "A", number) for number, name in enumerate(names, start=1))
+    assert read_chains(files(tmp_path, protein=text)).sequences == ("AHKCDCHG",)
+    hybrid_36 = atom("SER", "A", 9999) + atom("TRP", "A", 10_000).replace("A10000", "AA000")
+    assert read_chains(files(tmp_path, protein=hybrid_36)).sequences == ("SW",)
+
+
+def test_calcium_and_nucleic_acids_have_no_sequence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    calcium = atom(" CA", "A", 2, record="HETATM").replace("  CA  ", " CA   ")
+    assert read_chains(files(tmp_path, protein=calcium + atom("DA", "A", 1).replace(" CA ", " P  "))).sequences == ()
+    assert caplog.text == ""
 
 
 @pytest.mark.parametrize("text", ["", "<html>", atom("SER", "A", 1)[:22] + "  xy" + atom("SER", "A", 1)[26:]])
@@ -233,10 +330,48 @@ def test_an_entry_of_the_wrong_form_is_read_again(tmp_path: Path, processing: Pr
     assert describe(one, processing) == {"1abc": Chains((POCKET,), "pocket")}
 
 
-def test_many_files_are_read_by_workers(
-    tmp_path: Path, processing: ProcessingSettings, monkeypatch: pytest.MonkeyPatch
+def end_the_process(asked: ComplexFiles) -> Chains:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return Chains((), "")
+
+
+def test_one_file_alone_is_read_under_supervision(
+    tmp_path: Path, processing: ProcessingSettings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(descriptions, "FEW_FILES", 1)
-    three = [files(tmp_path, f"{n}abc", pocket=pdb_text()) for n in range(3)]
-    chains = describe(three, replace(processing, num_workers=1))
-    assert chains == {one.code: Chains((POCKET,), "pocket") for one in three}
+    """What a stranger's file does to the process that reads it, it does to a worker."""
+    one, supervised = files(tmp_path, pocket=pdb_text()), replace(processing, num_workers=2)
+    assert describe([one], supervised) == {"1abc": Chains((POCKET,), "pocket")}
+    one.pocket.write_text(pdb_text() + "REMARK\n")
+    monkeypatch.setattr(descriptions, "read_chains", end_the_process)
+    assert describe([one], supervised) == {"1abc": Chains((), "none")}
+    assert "1abc: its sequence is not known: worker died with signal SIGKILL" in caplog.text
+
+
+@pytest.mark.parametrize(("count", "most", "expected"), [(0, 4, 0), (1, 4, 1), (500, 4, 1), (501, 4, 2), (9999, 4, 4)])
+def test_few_files_start_one_worker(
+    tmp_path: Path,
+    processing: ProcessingSettings,
+    monkeypatch: pytest.MonkeyPatch,
+    count: int,
+    most: int,
+    expected: int,
+) -> None:
+    asked: list[int] = []
+
+    def run(function: object, tasks: Sequence, *, num_workers: int, **limits: object) -> Iterator:
+        asked.append(num_workers)
+        return iter(())
+
+    monkeypatch.setattr(descriptions, "run_supervised", run)
+    path = tmp_path / "a.pdb"
+    with contextlib.suppress(KeyError):  # nothing was read
+        describe([ComplexFiles(str(n), path, None, ()) for n in range(count)], replace(processing, num_workers=most))
+    assert asked == [expected]
+
+
+def test_a_complex_without_a_structure_starts_no_worker(
+    processing: ProcessingSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(descriptions, "read_chains", end_the_process)
+    empty = ComplexFiles("1abc", None, None, ())
+    assert describe([empty], replace(processing, num_workers=2)) == {"1abc": Chains((), "none")}

@@ -1,0 +1,161 @@
+"""Predictions as rows of text: CSV, JSON, and SDF with the molecules."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+from rdkit import Chem, rdBase
+
+from src.chemistry.ligand_parsing import parse_ligand
+from src.scoring.poses import Pose
+from src.system.storage import csv_line
+
+_MARK = "predict.py_items"  # the data item that names those which were written here
+
+
+class RowFormat(Protocol):
+    """Rows as text; the first and the last line of a file are separate."""
+
+    def head(self) -> str: ...
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str: ...
+
+    def tail(self) -> str: ...
+
+
+class CsvRows:
+    def __init__(self, columns: Sequence[str]):
+        self.columns = columns
+
+    def head(self) -> str:
+        return csv_line(self.columns)
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+        return csv_line("" if row.get(name) is None else row[name] for name in self.columns)
+
+    def tail(self) -> str:
+        return ""
+
+
+class JsonRows:
+    """One array with an object on each line."""
+
+    def __init__(self, columns: Sequence[str]):
+        self.columns = columns
+
+    def head(self) -> str:
+        return "["
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+        values = {name: row.get(name) for name in self.columns}
+        return ("\n" if first else ",\n") + json.dumps(values, ensure_ascii=False, allow_nan=False)
+
+    def tail(self) -> str:
+        return "\n]\n"
+
+
+class SdfRows:
+    """The molecule as it was read, and each column that has a value as a data item.
+
+    The items of the molecule stay, but for those that an earlier run of this program left, which the item _MARK lists.
+    Where it has an item of the name of a column, the column's begins with `predicted_`, or with `table_` when it comes
+    from a table of pairs.
+    """
+
+    def __init__(self, columns: Sequence[str]):
+        self.columns = columns
+
+    def head(self) -> str:
+        return ""
+
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+        block, items = _split_items(_mol_block(pose, str(row.get(self.columns[len(pose.given)], ""))))
+        earlier = _earlier_items(items)
+        items = [(name, text) for name, text in items if name not in earlier]
+        users = [name for name, _ in items]
+        taken = {*users, _MARK}
+        for number, column in enumerate(self.columns):
+            is_given, value = number < len(pose.given), row.get(column)
+            # An empty item beside the user's says that theirs is none of ours.
+            if value in (None, "") and (is_given or _item_name(column) not in taken):
+                continue
+            name = free_name(_item_name(column), taken, "table_" if is_given else "predicted_")
+            taken.add(name)
+            items.append((name, f"> <{name}>\n{'' if value is None else _on_a_line(value)}\n\n"))
+        own = json.dumps([name for name, _ in items[len(users) :]])
+        return block + "".join(text for _, text in items) + f"> <{_MARK}>\n{own}\n\n$$$$\n"
+
+    def tail(self) -> str:
+        return ""
+
+
+def row_format(path: Path, columns: Sequence[str]) -> RowFormat:
+    """By the ending of the file, without .gz."""
+    return {"csv": CsvRows, "json": JsonRows, "sdf": SdfRows}[path.name.removesuffix(".gz").rpartition(".")[2]](columns)
+
+
+def free_name(name: str, taken: Collection[str], prefix: str = "predicted_") -> str:
+    """The name, with the prefix where somebody else's column or item has it already."""
+    while name in taken:
+        name = f"{prefix}{name}"
+    return name
+
+
+def _split_items(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """A molecule of an SDF without its data items, and the name and text of each; an item begins with a line in '>'
+    below the molecule or an empty line (CTfile formats, BIOVIA 2020)."""
+    lines = list(io.StringIO(text))
+    first = next((number for number, line in enumerate(lines) if line.startswith("M  END")), 3) + 1
+    starts = [
+        number
+        for number in range(first, len(lines))
+        if lines[number].startswith(">") and (number == first or not lines[number - 1].strip())
+    ]
+    items = []
+    for start, end in pairwise([*starts, len(lines)]):
+        name = re.search(r"<(.*)>", lines[start])
+        items.append((name[1] if name else "", "".join(lines[start:end])))
+    return "".join(lines[: starts[0]] if starts else lines), items
+
+
+def _earlier_items(items: Iterable[tuple[str, str]]) -> set[str]:
+    """Names of the items that an earlier run left, as it says itself; none where it says nothing."""
+    for name, text in items:
+        if name == _MARK:
+            try:
+                names = json.loads(text.partition("\n")[2])
+            except ValueError:  # somebody has changed it
+                names = []
+            return {_MARK, *(one for one in names if isinstance(one, str))} if isinstance(names, list) else {_MARK}
+    return set()
+
+
+def _mol_block(pose: Pose, name: str) -> str:
+    if pose.record is not None and pose.record.kind == "sdf":
+        text = pose.record.text
+        # A data field ends with an empty line.
+        return text if text.rstrip().endswith("M  END") or text.endswith("\n\n") else text.rstrip("\n") + "\n\n"
+    if pose.record is not None:
+        with rdBase.BlockLogs(), contextlib.suppress(ValueError, RuntimeError):  # all of RDKit's own are one of these
+            if (mol := parse_ligand(pose.record.text, "mol2")[0]) is not None:
+                if mol.HasProp("_Name"):
+                    mol.SetProp("_Name", _on_a_line(mol.GetProp("_Name")))
+                return Chem.MolToMolBlock(mol, kekulize=False)
+    return f"{_on_a_line(name)}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+
+
+def _on_a_line(value: object) -> str:
+    """The value on one line in which no reader, however simple, sees the four dollar signs that end a record."""
+    return re.sub(r"\$\$(?=\$\$)", "$$ ", " ".join(str(value).split()))
+
+
+def _item_name(column: str) -> str:
+    """The column's name without the brackets that names of data items stand in."""
+    return _on_a_line(re.sub(r"[<>]+", " ", column)) or "column"
