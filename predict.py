@@ -224,11 +224,9 @@ def _output(
         "checkpoint": signature(checkpoints, content=True),
         **{name: getattr(options, name) for name in ("jitter", "per_model", "top")},
     }
-    file = ScoreFile(options.output, work, columns, overwrite=options.overwrite)
-    if options.top and file.goes_on:  # a ranking is no part of another one
-        file = ScoreFile(options.output, work, columns, overwrite=True)
     prepare_folder(options.output.parent)
-    return file
+    # A ranking is no part of another one.
+    return ScoreFile(options.output, work, columns, overwrite=options.overwrite, goes_on=not options.top)
 
 
 def _show(prediction: "Prediction", options: argparse.Namespace, number: int) -> None:

@@ -26,6 +26,7 @@ from src.checkpoint import load_checkpoint, save_checkpoint
 from src.graph import Batch
 from src.model import AffinityModel
 from src.scoring.ensemble import Ensemble
+from src.system.locks import sole_use_of_file
 from tests.complexes import sdf_text
 from tests.training_runs import ROOT, Run, finish, score_options, start
 
@@ -100,6 +101,21 @@ def test_one_scored_ligand_is_a_success(
     assert scoring_program.main(options) == code
     assert len([line for line in capsys.readouterr().out.splitlines() if not line.startswith("  warning")]) == 2
     assert len(output.read_text().splitlines()) == 3
+
+
+@pytest.mark.fault("A12")
+def test_a_second_screening_into_one_output_is_refused(
+    trained: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    output = tmp_path / "scores.csv"
+    options = [*score_options(trained, "1a01"), "--output", str(output)]
+    with sole_use_of_file(output, "--output"):  # as the first one does
+        for more in ([], ["--overwrite"], ["--top", "3"]):
+            caplog.clear()
+            assert scoring_program.main([*options, *more]) == 2
+            assert "is being written by another process" in caplog.text
+            assert not output.exists()
+    assert scoring_program.main(options) == 0
 
 
 def clique(num_atoms: int) -> str:

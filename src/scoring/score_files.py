@@ -1,9 +1,9 @@
 """Rows of predictions -> a CSV, JSON or SDF file that grows row by row, and goes on where a killed program stopped.
 
 Beside an output that is not finished lies <output>.state.json: what is scored with which models, how many rows are
-written, and in how many bytes. What comes after those bytes is cut off before the next row is written, so that no row
-is there twice and none by half. The parts of a .gz file between two such moments are members of their own, as gzip
-allows (RFC 1952).
+written, and in how many bytes; it is there before the output is. What comes after those bytes is cut off before the
+next row is written, so that no row is there twice and none by half. The parts of a .gz file between two such moments
+are members of their own, as gzip allows (RFC 1952).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import IO, Any
 from src.chemistry.atoms import STANDARD_INPUT
 from src.scoring.poses import Pose
 from src.scoring.row_formats import CsvRows, row_format
+from src.system.locks import sole_use_of_file
 from src.system.storage import StorageError, cause, write_json
 from src.system.terminal import printable
 
@@ -51,16 +52,27 @@ def require_apart(output: Path, inputs: Iterable[Path]) -> None:
 
 
 class ScoreFile:
-    """An output that can be gone on with; use it as a context."""
+    """An output that can be gone on with; use it as a context. Until that ends no other process writes the file."""
 
-    def __init__(self, path: Path, work: Mapping[str, Any], columns: Sequence[str], *, overwrite: bool = False):
+    def __init__(
+        self,
+        path: Path,
+        work: Mapping[str, Any],
+        columns: Sequence[str],
+        *,
+        overwrite: bool = False,
+        goes_on: bool = True,
+    ):
         """
         Args:
+            path: in a folder that is there.
             work: what is scored and how, as plain values; rows of other work are not added to a file.
             overwrite: start anew whatever lies at path.
+            goes_on: with an unfinished file of the same work; else that is started anew, too.
 
         Raises:
             StorageError: there is such a file already, of other work or finished.
+            FolderInUseError: another process writes it.
         """
         self.path, self.overwrite = path, overwrite
         self.work = json.loads(json.dumps({**work, "columns": list(columns)}))
@@ -69,14 +81,24 @@ class ScoreFile:
         self._file: IO[bytes] | None = None  # until there is something to write
         self._pending: list[str] = []
         self._saved_at = time.monotonic()
-        before = {} if overwrite else self._earlier_state()
+        with contextlib.ExitStack() as held:
+            held.enter_context(sole_use_of_file(path, "--output"))
+            before = {} if overwrite else self._earlier_state()
+            self._held = held.pop_all()  # nothing above has failed
+        if before and not goes_on:
+            before, self.overwrite = {}, True
         self.num_rows, self.num_scored, self._num_bytes = (before.get(name, 0) for name in _COUNTS)
+        self._is_begun = before.get("is_begun", bool(before))
         self.goes_on = bool(before)
 
     def __enter__(self) -> ScoreFile:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
+        with self._held:
+            self._close(kind)
+
+    def _close(self, kind: type | None) -> None:
         """Write what is left. After a fault it is there to be read, but the run that goes on makes it again: an
         interrupt can come between any two steps of `add`."""
         if self._file is None and kind is None and self.goes_on:
@@ -119,19 +141,26 @@ class ScoreFile:
             os.fsync(self._file.fileno())
         except OSError as error:
             raise StorageError(f"{self.path}: cannot be written: {cause(error)}") from error
-        counts = dict(zip(_COUNTS, (self.num_rows, self.num_scored, self._num_bytes), strict=True))
-        write_json(self.state_path, {**counts, "work": self.work})
+        self._write_state()
         self._saved_at = time.monotonic()
+
+    def _write_state(self, *, is_begun: bool = True) -> None:
+        counts = dict(zip(_COUNTS, (self.num_rows, self.num_scored, self._num_bytes), strict=True))
+        write_json(self.state_path, {**counts, "is_begun": is_begun, "work": self.work})
 
     def _open(self) -> None:
         try:
             if not self.goes_on and (self.overwrite or self.path.is_symlink()):
                 self.path.unlink(missing_ok=True)  # of a link what it points to is not ours
+            if not self.goes_on:
+                self._write_state(is_begun=False)  # from here on a kill leaves nothing that the same command refuses
             # Closed by __exit__.
             self._file = open(self.path, "r+b" if self.goes_on else "xb")  # noqa: SIM115
         except OSError as error:
+            if not self.goes_on:
+                self.state_path.unlink(missing_ok=True)
             raise StorageError(f"{self.path}: cannot be written: {cause(error)}") from error
-        if not self.goes_on:
+        if not self._is_begun:
             self._pending.append(self._format.head())
             self.save()
 
@@ -162,7 +191,15 @@ class ScoreFile:
             )
         if self.path.stat().st_size < state["bytes"]:
             raise StorageError(f"{self.path} is shorter than it was: give another --output, or add --overwrite")
+        if not state.get("is_begun", True) and not self._has_head_alone():
+            raise StorageError(f"{self.path} exists, and is not ours: give another --output, or add --overwrite")
         return state
+
+    def _has_head_alone(self) -> bool:
+        """Whether the file is what a run leaves that is killed before its first row is safe."""
+        head = self._packed(self._format.head())
+        with open(self.path, "rb") as file:
+            return head.startswith(file.read(len(head) + 1))
 
 
 class ScoreStream:

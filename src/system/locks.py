@@ -1,4 +1,4 @@
-"""A folder that one process uses alone: a second one is refused, or waits for its turn.
+"""A folder or file that one process uses alone: a second one is refused, or waits for its turn.
 
 The lock is the kernel's, so it ends with its process however that dies, and no stale one is left. Who holds it stands
 in IN_USE.txt beside it, for people and for the message of the process that was refused.
@@ -32,7 +32,7 @@ NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # what file systems w
 
 
 class FolderInUseError(UserError):
-    """Another process uses the folder; the message names it and says what to change."""
+    """Another process uses the folder or file; the message names it and says what to change."""
 
 
 @contextlib.contextmanager
@@ -65,6 +65,30 @@ def sole_use(folders: Mapping[str, Path]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def sole_use_of_file(path: Path, option: str) -> Iterator[None]:
+    """Keep a file to write for this process, or refuse at once; its folder is there, the file need not be.
+
+    Raises:
+        FolderInUseError: another process writes it; the message names the option that it was given to.
+        StorageError: as `sole_use`.
+    """
+    lock = _new_lock_of_file(path)
+    try:
+        has_lock = _acquire(lock, path, wait=False)
+    except Timeout:
+        raise FolderInUseError(
+            f"{path} is being written by another process: wait until that has ended, or give another {option}"
+        ) from None
+    try:
+        yield
+    finally:
+        if has_lock:
+            with contextlib.suppress(OSError):
+                Path(lock.lock_file).unlink()  # while it is locked, as that of a folder
+            lock.release()
+
+
+@contextlib.contextmanager
 def in_turn(folder: Path) -> Iterator[None]:
     """Keep an existing folder for this process, after waiting for whoever has it; the log says once that it waits.
 
@@ -89,6 +113,11 @@ def _new_lock(folder: Path) -> FileLock:
     return FileLock(folder / LOCK_NAME, fallback_to_soft=False)
 
 
+def _new_lock_of_file(path: Path) -> FileLock:
+    real = path.parent.resolve() / path.name  # two ways to one folder are one lock
+    return FileLock(real.with_name(f".{path.name}.lock"), fallback_to_soft=False)
+
+
 def _acquire(lock: FileLock, folder: Path, *, wait: bool) -> bool:
     """Whether the lock is held now; False where the file system has none. Timeout when another process has it."""
     try:
@@ -97,7 +126,7 @@ def _acquire(lock: FileLock, folder: Path, *, wait: bool) -> bool:
         raise
     except OSError as error:
         if error.errno not in NO_LOCKS:
-            raise StorageError(f"{folder / LOCK_NAME}: the folder cannot be locked: {cause(error)}") from error
+            raise StorageError(f"{lock.lock_file}: the folder cannot be locked: {cause(error)}") from error
         log.warning("%s: its file system has no locks (%s); start no second run that writes to it", folder, error)
         return False
     return True

@@ -21,6 +21,7 @@ import src.scoring.score_files as score_files_module
 from src.chemistry.ligands import LigandRecord
 from src.scoring.poses import Pose
 from src.scoring.score_files import ScoreFile, require_apart, signature
+from src.system.locks import FolderInUseError
 from src.system.storage import StorageError
 from tests.complexes import MOL2, sdf_text
 
@@ -53,6 +54,13 @@ def interrupt(file: ScoreFile, saved: list[str], unsaved: Sequence[str] = ()) ->
         raise KeyboardInterrupt
 
 
+def kill(file: ScoreFile) -> None:
+    """What the kernel does for a process that is killed."""
+    if file._file:
+        file._file.close()
+    file._held.close()
+
+
 def text_of(path: Path) -> str:
     data = path.read_bytes()
     return (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
@@ -78,14 +86,14 @@ def test_every_row_is_in_the_file_and_no_state_is_left(tmp_path: Path, ending: s
 
 
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("kill", ["before the next save", "within a row", "at an interrupt"])
-def test_a_killed_screening_goes_on_without_a_row_twice(tmp_path: Path, ending: str, kill: str) -> None:
+@pytest.mark.parametrize("moment", ["before the next save", "within a row", "at an interrupt"])
+def test_a_killed_screening_goes_on_without_a_row_twice(tmp_path: Path, ending: str, moment: str) -> None:
     path, whole = tmp_path / f"scores.{ending}", tmp_path / f"whole.{ending}"
     names = [f"pose{number}" for number in range(7)]
     with ScoreFile(whole, WORK, COLUMNS) as file:
         fill(file, names)
     first = ScoreFile(path, WORK, COLUMNS)
-    if kill == "at an interrupt":
+    if moment == "at an interrupt":
         interrupt(first, names[:2], names[2:5])
         assert names_in(path) == names[:5]  # readable, though made again
     else:
@@ -94,16 +102,86 @@ def test_a_killed_screening_goes_on_without_a_row_twice(tmp_path: Path, ending: 
         for name in names[3:5] * 9:
             fill(first, [name])
             first._write()  # on the disk, but not in the state
-        first._file.close()
-        if kill == "within a row":
+        kill(first)
+        if moment == "within a row":
             path.write_bytes(path.read_bytes()[:-5])
     second = ScoreFile(path, WORK, COLUMNS)
     assert second.goes_on
-    assert second.num_rows == second.num_scored == (2 if kill == "at an interrupt" else 3)
+    assert second.num_rows == second.num_scored == (2 if moment == "at an interrupt" else 3)
     with second:
         fill(second, names[second.num_rows :])
     assert text_of(path) == text_of(whole)
     assert not second.state_path.exists()
+
+
+@pytest.mark.fault("A2")
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("written", [None, 0, 1, -1])
+def test_a_run_that_was_killed_before_its_first_state_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str, written: int | None
+) -> None:
+    """Before the file is there, and with nothing, a byte and all of its beginning in it."""
+    path, whole = tmp_path / f"scores.{ending}", tmp_path / f"whole.{ending}"
+    with ScoreFile(whole, WORK, COLUMNS) as file:
+        fill(file, ["a"])
+    first = ScoreFile(path, WORK, COLUMNS)
+    with monkeypatch.context() as patch:
+        states = []
+        real = score_files_module.write_json
+
+        def write(*arguments: object) -> None:
+            states.append(path.exists())
+            if len(states) > 1 or written is None:
+                raise KeyboardInterrupt
+            real(*arguments)
+
+        patch.setattr(score_files_module, "write_json", write)
+        with pytest.raises(KeyboardInterrupt):
+            fill(first, ["a"])
+    kill(first)
+    assert states[0] is False
+    if written is not None:
+        path.write_bytes(path.read_bytes()[:written] if written != -1 else path.read_bytes())
+    with ScoreFile(path, WORK, COLUMNS) as second:
+        fill(second, ["a"])
+    assert text_of(path) == text_of(whole)
+    assert not second.state_path.exists()
+
+
+@pytest.mark.fault("M10")
+def test_a_file_that_came_between_the_state_and_the_output_is_not_ours(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    first = ScoreFile(path, WORK, COLUMNS)
+    first._write_state(is_begun=False)
+    path.write_text("precious")
+    with pytest.raises(StorageError, match="cannot be written"):
+        fill(first, ["a"])
+    assert not first.state_path.exists()
+    first._write_state(is_begun=False)
+    kill(first)
+    with pytest.raises(StorageError, match="is not ours"):
+        ScoreFile(path, WORK, COLUMNS)
+    assert path.read_text() == "precious"
+
+
+@pytest.mark.fault("A12")
+def test_one_output_has_one_writer(tmp_path: Path) -> None:
+    path = tmp_path / "scores.csv"
+    (tmp_path / "link").symlink_to(tmp_path)
+    with ScoreFile(path, WORK, COLUMNS) as file:
+        for overwrite in (False, True):
+            for same in (path, tmp_path / "link" / "scores.csv"):
+                with pytest.raises(FolderInUseError, match=r"scores\.csv is being written by another process"):
+                    ScoreFile(same, WORK, COLUMNS, overwrite=overwrite)
+        with ScoreFile(tmp_path / "other.csv", WORK, COLUMNS) as other:
+            fill(other, ["b"])
+        fill(file, ["a"])
+    (tmp_path / "link").unlink()
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["other.csv", "scores.csv"]
+    with pytest.raises(StorageError, match="exists"):  # which lets go of it
+        ScoreFile(path, WORK, COLUMNS)
+    with ScoreFile(path, WORK, COLUMNS, overwrite=True):
+        pass
 
 
 def test_a_run_that_was_killed_after_its_last_row_gets_its_end(tmp_path: Path) -> None:
@@ -111,7 +189,7 @@ def test_a_run_that_was_killed_after_its_last_row_gets_its_end(tmp_path: Path) -
     first = ScoreFile(path, WORK, COLUMNS)
     fill(first, ["a", "b"])
     first.save()
-    first._file.close()
+    kill(first)
     with ScoreFile(path, WORK, COLUMNS):
         pass
     assert names_in(path) == ["a", "b"]
