@@ -177,6 +177,13 @@ def previous_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(ENDING) + f"_previous{ENDING}")
 
 
+def seed_rng(seed: int) -> None:
+    """Begin the sequences of all global generators: `rng_state` holds those that nothing draws from, too."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)  # and those of the CUDA devices
+
+
 def rng_state() -> dict[str, Any]:
     """State of the global generators of Python, NumPy, torch and each CUDA device, in plain form."""
     name, keys, *rest = np.random.get_state()

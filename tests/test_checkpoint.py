@@ -25,6 +25,7 @@ from src.checkpoint import (
     restore_rng,
     rng_state,
     save_checkpoint,
+    seed_rng,
 )
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX files")
@@ -481,3 +482,15 @@ def test_what_later_versions_added_may_be_missing_but_not_odd(path, key):
     assert load_checkpoint(path)[key] == {"codes": ["1abc"]}
     with pytest.raises(CheckpointError, match=f"wrong content: {key} is a list"):
         save_checkpoint(path, make_state(**{key: [1]}))
+
+
+@pytest.mark.parametrize("seed", [0, 2**32 - 1])
+def test_equal_seeds_are_equal_states_whatever_was_drawn_before(seed):
+    states = []
+    for _ in range(2):
+        random.random(), np.random.random(), torch.rand(1)
+        seed_rng(seed)
+        states.append(rng_state())
+    assert equal(*states)
+    seed_rng(1)
+    assert not equal(states[0], rng_state())

@@ -28,7 +28,7 @@ from src.system.locks import sole_use
 from src.system.workers import WorkerFault
 from src.visnet.message_passing import EAGER, Kernels
 from tests.complexes import sdf_text, write_complex, write_dataset
-from tests.training_runs import CODES, ROOT, Run, finish, printed_command, score_options, start
+from tests.training_runs import CODES, ROOT, Run, fingerprints, finish, printed_command, score_options, start
 
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX signals")
 
@@ -175,6 +175,15 @@ def test_more_epochs_go_on_where_it_stopped(finished: Run, caplog: pytest.LogCap
     assert "going on from" in caplog.text
     assert "epochs: 2 -> 3" in caplog.text
     assert [row["epoch"] for row in finished.history()] == [1, 2, 3]
+
+
+def test_two_fresh_runs_leave_equal_files(run: Run) -> None:
+    """But for seconds, and for what names its folder."""
+    left = []
+    for _ in range(2):
+        assert run.train("--fresh", epochs=1) == 0
+        left.append(fingerprints(run))
+    assert left[0] == left[1]
 
 
 def test_fresh_starts_over_and_keeps_the_old_files(finished: Run, caplog: pytest.LogCaptureFixture) -> None:

@@ -71,8 +71,7 @@ def fingerprints(run: Run) -> dict[str, str]:
     _, state = newest_checkpoint(run.checkpoints)  # model_best.pth.tar, after a kill between the last two files
     progress = {name: value for name, value in state["progress"].items() if name not in ("history", "seconds")}
     parts = {name: state[name] for name in ("model", "ema", "optimizer", "scheduler", "scaler")}
-    # Python's and NumPy's own generators are seeded anew by each process, and nothing draws from them.
-    parts |= {"rng": [state["rng"]["torch"], state["rng"]["cuda"]], "progress": progress, "history": run.history()}
+    parts |= {"rng": state["rng"], "progress": progress, "history": run.history()}
     parts |= {path.name: path.read_bytes() for path in run.results.glob("*.*") if path.name in ANSWERS}
     return {name: hashlib.sha256(_as_bytes(part)).hexdigest() for name, part in parts.items()}
 

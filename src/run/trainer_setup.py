@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from src.checkpoint import newest_checkpoint
+from src.checkpoint import newest_checkpoint, seed_rng
 from src.data.augmentation import Augmentation, ShownExamples
 from src.data.batching import (
     batch_budget,
@@ -97,7 +97,7 @@ def make_trainer(
 ) -> Trainer:
     """A trainer at the beginning of a run."""
     training, budget = settings.training, batch_budget(settings.training)
-    torch.manual_seed(training.seed)
+    seed_rng(training.seed)
     warn_of_oversized(dataset.examples, budget)
     sizes = graph_sizes(dataset.subset(split["train"]))
     model = build_model(settings.model)
