@@ -23,6 +23,10 @@ DATA_PROCESSING_VERSION = "1.2"
 RELEASES = {"1.0": "0.1.0", "1.1": "0.2.0", "1.2": "0.3.0"}
 
 MAX_ATOMS = 32_767  # atoms are numbered in int16
+LEAST_DISTANCE = 0.4  # Å between heavy atoms of a ligand; the shortest bonds have 1.1 Å
+ONE_POINT = (
+    0.1  # Å; a protein may have an atom twice, as alternative conformers without letters are, but not three times
+)
 
 
 class GraphError(UserError):
@@ -57,13 +61,14 @@ def build_graph(
         The graph, which has no contacts when the ligand is far from the protein, and notes for the user.
 
     Raises:
-        GraphError: when the complex has more atoms than a graph can number.
+        GraphError: when the complex has more atoms than a graph can number, or atoms that lie on one point.
     """
     pocket, residue_distance, copies = _pocket(ligand, protein, settings)
     num_ligand = len(ligand.atoms.pos)
     num_atoms = num_ligand + len(pocket.pos)
     if num_atoms > MAX_ATOMS:
         raise GraphError(f"{num_atoms} atoms in ligand and pocket; a graph holds at most {MAX_ATOMS}")
+    _require_apart(ligand.atoms, pocket)
 
     centroid = ligand.atoms.pos.mean(axis=0)
     pos = np.concatenate([ligand.atoms.pos, pocket.pos]) - centroid
@@ -148,6 +153,26 @@ def _pocket(ligand: Ligand, protein: Protein, settings: GraphSettings) -> tuple[
     atoms, copies = drop_ligand_copy(protein.atoms, ligand.atoms)
     atoms = _drop_sides(atoms, settings)
     return *_cut_pocket(atoms, ligand.atoms.pos, settings.pocket_radius), copies
+
+
+def _require_apart(ligand: Atoms, pocket: Atoms) -> None:
+    """Refuse atoms without a place of their own, as failed conversions and editors leave them."""
+    pairs = cKDTree(ligand.pos).query_pairs(LEAST_DISTANCE, output_type="ndarray")
+    if len(pairs):
+        distance = np.linalg.norm(ligand.pos[pairs[:, 0]] - ligand.pos[pairs[:, 1]], axis=1)
+        one, other = (ligand.atom_names[number] for number in pairs[distance.argmin()])
+        raise GraphError(
+            f"{len(np.unique(pairs))} heavy atoms of the ligand lie on others ({one} and {other} are "
+            f"{distance.min():.2f} Å apart); expected a place of its own for each"
+        )
+    if len(pocket.pos) < 3:
+        return
+    pairs = cKDTree(pocket.pos).query_pairs(ONE_POINT, output_type="ndarray")
+    pairs = pairs[pocket.residue_index[pairs[:, 0]] == pocket.residue_index[pairs[:, 1]]]  # an ion may lie on an axis
+    others = np.bincount(pairs.ravel(), minlength=1)
+    if others.max() > 1:
+        label = pocket.residue_labels[pocket.residue_index[others.argmax()]]
+        raise GraphError(f"{others.max() + 1} atoms of {label} lie on one point; expected a place of its own for each")
 
 
 def _drop_sides(atoms: Atoms, settings: GraphSettings) -> Atoms:

@@ -15,6 +15,7 @@ from src.chemistry.proteins import read_protein
 from src.data_processing import (
     DATA_PROCESSING_VERSION,
     RELEASES,
+    GraphError,
     Receptor,
     build_graph,
     graph_fingerprint,
@@ -134,6 +135,43 @@ def test_contacts_have_no_neighbour_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.fault("J3", "J4")
+@pytest.mark.fault("J2")
+@pytest.mark.parametrize("apart", [0.0, 0.05, 0.3])
+def test_a_ligand_whose_atoms_lie_on_others_is_refused(tmp_path: Path, apart: float) -> None:
+    """A chain of nine, of which the last five are put where the fourth is."""
+    zigzag = [("C", 1.25 * number, 0.7 * (number % 2), 0.1 * number) for number in range(9)]
+    bonds = [(number, number + 1, 1) for number in range(1, 9)]
+    assert build(tmp_path, sdf=sdf_text(atoms=zigzag, bonds=bonds)).num_ligand_atoms == 9
+    point = zigzag[3][1:]
+    fallen = zigzag[:4] + [("C", point[0], point[1], point[2] + apart * (number % 2)) for number in range(5)]
+    with pytest.raises(
+        GraphError, match=r"6 heavy atoms of the ligand lie on others \(C\d and C\d are 0\.00 Å apart\)"
+    ):
+        build(tmp_path, sdf=sdf_text(atoms=fallen, bonds=bonds))
+    two = [*zigzag[:8], ("C", *zigzag[7][1:3], zigzag[7][3] + apart)]
+    with pytest.raises(GraphError, match=rf"2 heavy atoms .* \(C8 and C9 are {apart:.2f} Å apart\)"):
+        build(tmp_path, sdf=sdf_text(atoms=two, bonds=bonds))
+
+
+@pytest.mark.fault("J2")
+def test_a_residue_whose_atoms_lie_on_one_point_is_refused(tmp_path: Path) -> None:
+    name, chain, number, atoms = ASP
+    for count in (2, 3, 5):
+        fallen = [(*atom[:2], *atoms[-1][2:]) if place >= 8 - count else atom for place, atom in enumerate(atoms)]
+        pdb = pdb_text([(name, chain, number, fallen), *RESIDUES[1:]])
+        if count == 2:  # two conformers without letters
+            assert build(tmp_path, pdb=pdb).num_atoms == 22
+            continue
+        with pytest.raises(GraphError, match=rf"{count} atoms of A:ASP10 lie on one point"):
+            build(tmp_path, pdb=pdb)
+
+
+def test_ions_of_several_chains_may_lie_on_one_axis(tmp_path: Path) -> None:
+    ions = [("ZN", chain, 201, [("ZN", "ZN", 0.0, 0.0, -4.0)]) for chain in "BCD"]
+    side = build(tmp_path, pdb=pdb_text([*RESIDUES, *ions])).features[:, FEATURE_COLUMN["side"]].tolist()
+    assert side.count(Side.ION) == 4
+
+
 def test_a_shift_of_the_whole_complex_changes_nothing(tmp_path: Path) -> None:
     # PDB columns end at 9999.999 Å.
     shift = (9000.0, -900.0, 5000.0)
