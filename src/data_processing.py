@@ -24,9 +24,8 @@ RELEASES = {"1.0": "0.1.0", "1.1": "0.2.0", "1.2": "0.3.0"}
 
 MAX_ATOMS = 32_767  # atoms are numbered in int16
 LEAST_DISTANCE = 0.4  # Å between heavy atoms of a ligand; the shortest bonds have 1.1 Å
-ONE_POINT = (
-    0.1  # Å; a protein may have an atom twice, as alternative conformers without letters are, but not three times
-)
+# Å; a protein may have an atom twice, as alternative conformers without letters are, but not three times.
+ONE_POINT = 0.1
 
 
 class GraphError(UserError):

@@ -325,6 +325,16 @@ def test_a_save_that_was_asked_for_and_failed_is_not_called_saved(
     assert "SAVE_NOW.flag: saved to" not in caplog.text
 
 
+def test_a_folder_of_the_flags_name_saves_once_and_stops_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "SAVE_NOW.flag").mkdir()
+    with caplog.at_level("INFO"):
+        make_trainer(tmp_path, epochs=1).fit(train_batches, VALIDATION)
+    assert caplog.text.count("SAVE_NOW.flag: saved to") == 1
+    assert caplog.text.count("SAVE_NOW.flag cannot be removed") == 1
+
+
 @pytest.mark.fault("A11", "C10")
 def test_a_bug_in_validation_leaves_the_random_numbers_of_before_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,29 @@ from src.checkpoint import (
 from src.optimization.progress import write_history
 from src.settings import OutputSettings
 from src.system.stop_signals import StopSignals
-from src.system.storage import StorageError
+from src.system.storage import StorageError, cause
 
 log = logging.getLogger(__name__)
 
 MAX_FAILED_SAVES = 3  # saves in a row
+
+
+class SaveFlag:
+    """The file by which a user asks for a save; it is taken away when that is done."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._stays = False
+
+    def is_there(self) -> bool:
+        return not self._stays and os.path.exists(self.path)
+
+    def take_away(self) -> None:
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # a folder of this name, or a disk that can only be read
+            self._stays = True
+            log.error("%s cannot be removed (%s); in this run it asks for no more saves", self.path, cause(error))
 
 
 class Saver:
@@ -38,6 +57,7 @@ class Saver:
             state: makes a full checkpoint of the run as it stands.
         """
         self._output, self._state = output, state
+        self._flag = SaveFlag(Path(output.manual_save_trigger_file))
         self._failed_saves, self._history_is_late = 0, False
         self._unsaved_best: dict[str, Any] | None = None  # best state that a full disk did not take
         self._rng: dict[str, Any] | None = None  # random numbers at the last moment from which a run could go on
@@ -66,15 +86,15 @@ class Saver:
             num_done: batches since the last call.
             position: batches of the epoch that are done, of num_batches.
         """
-        flag, every = Path(self._output.manual_save_trigger_file), self._output.checkpoint_every_batches
-        asked_by = [flag.name] * flag.exists() + ["SIGUSR1"] * stop.save_asked
+        flag, every = self._flag, self._output.checkpoint_every_batches
+        asked_by = [flag.path.name] * flag.is_there() + ["SIGUSR1"] * stop.save_asked
         due = every and position // every > (position - num_done) // every and position < num_batches
         if not (asked_by or due):
             return
         saved = self._try_to_save(LATEST, stop)
         stop.save_asked = False
         if asked_by:
-            flag.unlink(missing_ok=True)
+            flag.take_away()
             log.info("%s: %s %s", asked_by[0], "saved to" if saved else "not saved to", self._output.checkpoint_dir)
 
     def save_epoch(self, history: list[dict], stop: StopSignals, *, is_best: bool) -> None:

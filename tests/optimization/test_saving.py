@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from src.checkpoint import BEST, CRASHED, CheckpointError, load_checkpoint
-from src.optimization.saving import on_cpu, saved_if_it_crashes
+from src.optimization.saving import SaveFlag, on_cpu, saved_if_it_crashes
 from tests.training_runs import VALIDATION, make_trainer, train_batches
 
 
@@ -90,3 +90,24 @@ def test_a_copy_on_the_cpu_does_not_change_with_the_weights() -> None:
     weight += 1
     assert copy["model"]["weight"].tolist() == copy["groups"][0]["params"][1].tolist() == [1.0, 1.0]
     assert (copy["groups"][0]["lr"], copy["scaler"]) == (0.1, None)
+
+
+def test_the_flag_asks_until_it_is_taken_away(tmp_path: Path) -> None:
+    flag = SaveFlag(tmp_path / "SAVE_NOW.flag")
+    assert not flag.is_there()
+    flag.take_away()
+    for _ in range(2):
+        flag.path.touch()
+        assert flag.is_there()
+        flag.take_away()
+        assert not flag.path.exists()
+
+
+def test_a_folder_in_the_place_of_the_flag_asks_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flag = SaveFlag(tmp_path / "SAVE_NOW.flag")
+    (flag.path / "mine").mkdir(parents=True)
+    assert flag.is_there()
+    flag.take_away()
+    assert not flag.is_there()
+    assert (flag.path / "mine").is_dir()
+    assert "SAVE_NOW.flag cannot be removed" in caplog.text
