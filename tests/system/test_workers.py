@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import functools
 import itertools
 import os
@@ -23,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def act(task):
     """What a task can do to its worker; any other value comes back with the worker's process id."""
     if task == "segfault":
+        faulthandler.disable()  # in a fork it would print the stack of the tests
         os.kill(os.getpid(), signal.SIGSEGV)
     if task == "exit":
         os._exit(3)
