@@ -15,6 +15,7 @@ MAX_BONDS_PER_ATOM = 3  # 2.5 in a carborane; the search for rings of a dense gr
 
 _LONE_PAIR = "Ts"  # stands for LP, which is no atom
 _ATOM_V3000 = re.compile(r"(M  V30 +\d+ +)((?:NOT *)?\[[^\]]*\]|\S+)(.*)", re.DOTALL)
+_QUERIES_V3000 = re.compile(r" (?:STBOX|HCOUNT|UNSAT|SUBST|RBCNT)=-?\d+")
 
 
 class DenseGraphError(UserError):
@@ -55,9 +56,10 @@ def _without_lone_pairs(mol: Chem.Mol) -> Chem.Mol:
 
 
 def _with_known_symbols(text: str) -> str:
-    """A mol block with elements in their usual letter case, '*' for what is no element, and no topology of bonds.
+    """A mol block with elements in their usual letter case, '*' for what is no element, and no queries.
 
-    'Bond is in a ring' is a question to a data base; RDKit takes such a bond for a query and sees no aromatic ring.
+    'Bond is in a ring' and 'atom has one hydrogen at least' are questions to a data base, which RDKit takes for that:
+    it sees no aromatic ring, and writes the atoms as patterns.
     """
     lines = text.split("\n")
     if len(lines) < 4:
@@ -68,7 +70,8 @@ def _with_known_symbols(text: str) -> str:
     _require_sparse(num_atoms, num_bonds)
     for number in range(4, min(4 + num_atoms, len(lines))):
         line = lines[number]
-        lines[number] = line[:31] + _symbol(line[31:34]).ljust(3) + line[34:]
+        line = line[:31] + _symbol(line[31:34]).ljust(3) + line[34:]
+        lines[number] = line[:39] + "  0  0  0" + line[48:] if line[39:48].strip() else line
     for number in range(4 + num_atoms, min(4 + num_atoms + num_bonds, len(lines))):
         line = lines[number]
         lines[number] = line[:15] + "  0" + line[18:] if line[15:18].strip() else line
@@ -89,7 +92,7 @@ def _with_known_symbols_v3000(lines: list[str]) -> list[str]:
         if words[:2] == ["M", "V30"] and words[2:3] in (["BEGIN"], ["END"]):
             block = " ".join(words[3:4]) if words[2] == "BEGIN" else ""
         elif block == "ATOM" and not continued and (match := _ATOM_V3000.fullmatch(line)):
-            line = match[1] + _symbol(match[2]) + match[3]
+            line = match[1] + _symbol(match[2]) + _QUERIES_V3000.sub("", match[3])
         elif block == "BOND":
             line = re.sub(r" (?:TOPO|CFG)=\d+", "", line)
         sizes[block] += not continued and words[2:3] != ["BEGIN"]

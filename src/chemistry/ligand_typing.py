@@ -118,19 +118,8 @@ def heavy_form(
         ValueError: RDKit cannot sanitise the molecule (its exceptions are subclasses).
         LostBondOrdersError: its shape contradicts its bond orders.
     """
-    mol = Chem.RWMol(mol)
-    # Before sanitising, these are those that the file states, and not places of hydrogens that it leaves out.
-    radicals = sum(atom.GetNumRadicalElectrons() > 0 for atom in mol.GetAtoms())
-    notes = [f"{radicals} radical atoms given hydrogens"] if radicals else []
-    _remember_hydrogens(mol)
+    mol, notes = settled(mol, how=how, states_charges=states_charges)
     sanitise = _sanitise_partly if how is Sanitisation.PARTIAL else Chem.SanitizeMol
-    if has_aromatic_bonds(mol):
-        mol, lacking = _without_aromatic_bonds(mol, how)
-        if lacking:
-            notes.append(f"{lacking} aromatic nitrogens given the hydrogen that the file lacks")
-            if how is Sanitisation.SOUND:
-                raise MissingHydrogenError(f"{lacking} aromatic nitrogens lack their hydrogen")
-    notes += settle_charges(mol, states_charges=states_charges)
     sanitise(mol)
     mol = Chem.RWMol(Chem.RemoveHs(mol, _REMOVE_EVERY_H, sanitize=False))
     for atom in mol.GetAtoms():
@@ -156,6 +145,34 @@ def heavy_form(
     if how is not Sanitisation.PARTIAL:
         Chem.AssignStereochemistryFrom3D(mol)
     return Chem.Mol(mol), notes
+
+
+def settled(
+    mol: Chem.Mol, *, how: Sanitisation = Sanitisation.SOUND, states_charges: bool = True
+) -> tuple[Chem.RWMol, list[str]]:
+    """The molecule as it is understood, hydrogens included: no aromatic bonds, charges as its bonds have them.
+
+    Args:
+        mol, how, states_charges: as in heavy_form.
+
+    Returns:
+        The molecule, not sanitised, and notes on what was changed.
+
+    Raises:
+        MissingHydrogenError, NoPlaceError: where the bonds are aromatic, and how allows neither to be overlooked.
+    """
+    mol = Chem.RWMol(mol)
+    # Before sanitising, these are those that the file states, and not places of hydrogens that it leaves out.
+    radicals = sum(atom.GetNumRadicalElectrons() > 0 for atom in mol.GetAtoms())
+    notes = [f"{radicals} radical atoms given hydrogens"] if radicals else []
+    _remember_hydrogens(mol)
+    if has_aromatic_bonds(mol):
+        mol, lacking = _without_aromatic_bonds(mol, how)
+        if lacking:
+            notes.append(f"{lacking} aromatic nitrogens given the hydrogen that the file lacks")
+            if how is Sanitisation.SOUND:
+                raise MissingHydrogenError(f"{lacking} aromatic nitrogens lack their hydrogen")
+    return mol, notes + settle_charges(mol, states_charges=states_charges)
 
 
 def _without_aromatic_bonds(mol: Chem.RWMol, how: Sanitisation) -> tuple[Chem.RWMol, int]:

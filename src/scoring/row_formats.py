@@ -13,7 +13,10 @@ from typing import Protocol
 
 from rdkit import Chem, rdBase
 
+from src.chemistry.aromatic_bonds import has_aromatic_bonds
 from src.chemistry.ligand_parsing import parse_ligand
+from src.chemistry.ligand_typing import Sanitisation, settled
+from src.chemistry.ligands import LigandRecord
 from src.scoring.poses import Pose
 from src.system.storage import csv_line
 
@@ -25,7 +28,7 @@ class RowFormat(Protocol):
 
     def head(self) -> str: ...
 
-    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str: ...
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str: ...
 
     def tail(self) -> str: ...
 
@@ -37,7 +40,7 @@ class CsvRows:
     def head(self) -> str:
         return csv_line(self.columns)
 
-    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str:
         return csv_line("" if row.get(name) is None else row[name] for name in self.columns)
 
     def tail(self) -> str:
@@ -53,7 +56,7 @@ class JsonRows:
     def head(self) -> str:
         return "["
 
-    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str:
         values = {name: row.get(name) for name in self.columns}
         return ("\n" if first else ",\n") + json.dumps(values, ensure_ascii=False, allow_nan=False)
 
@@ -62,7 +65,7 @@ class JsonRows:
 
 
 class SdfRows:
-    """The molecule as it was read, and each column that has a value as a data item.
+    """The molecule, and each column that has a value as a data item.
 
     The items of the molecule stay, but for those that an earlier run of this program left, which the item _MARK lists.
     Where it has an item of the name of a column, the column's begins with `predicted_`, or with `table_` when it comes
@@ -75,8 +78,8 @@ class SdfRows:
     def head(self) -> str:
         return ""
 
-    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool) -> str:
-        block, items = _split_items(_mol_block(pose, str(row.get(self.columns[len(pose.given)], ""))))
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str:
+        block, items = _split_items(_record(pose, str(row.get(self.columns[len(pose.given)], "")), scored))
         earlier = _earlier_items(items)
         items = [(name, text) for name, text in items if name not in earlier]
         users = [name for name, _ in items]
@@ -137,18 +140,44 @@ def _earlier_items(items: Iterable[tuple[str, str]]) -> set[str]:
     return set()
 
 
-def _mol_block(pose: Pose, name: str) -> str:
-    if pose.record is not None and pose.record.kind == "sdf":
-        text = pose.record.text
+def _record(pose: Pose, name: str, scored: bool) -> str:
+    """The molecule of a pose as a record of an SDF, with its data items.
+
+    An SDF stays as it is, unless RDKit cannot read it or it has aromatic bonds, of which every reader makes its own.
+    """
+    text = pose.record.text if pose.record is not None else ""
+    block = _mol_block(pose.record, scored) if text else ""
+    if text and pose.record.kind == "sdf":
         # A data field ends with an empty line.
-        return text if text.rstrip().endswith("M  END") or text.endswith("\n\n") else text.rstrip("\n") + "\n\n"
-    if pose.record is not None:
-        with rdBase.BlockLogs(), contextlib.suppress(ValueError, RuntimeError):  # all of RDKit's own are one of these
-            if (mol := parse_ligand(pose.record.text, "mol2")[0]) is not None:
-                if mol.HasProp("_Name"):
-                    mol.SetProp("_Name", _on_a_line(mol.GetProp("_Name")))
-                return Chem.MolToMolBlock(mol, kekulize=False)
-    return f"{_on_a_line(name)}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+        text = text if text.rstrip().endswith("M  END") or text.endswith("\n\n") else text.rstrip("\n") + "\n\n"
+        head, items = text.split("\n", 3)[:3], "".join(item for _, item in _split_items(text)[1])
+        return "\n".join([*head, block.split("\n", 3)[3] + items]) if block else text
+    return block or f"{_on_a_line(name)}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+
+
+def _mol_block(record: LigandRecord, scored: bool) -> str:
+    """With the bond orders and charges that were scored; '' for damage, and for an SDF that can stay as it is."""
+    is_sdf = record.kind == "sdf"
+    with rdBase.BlockLogs(), contextlib.suppress(ValueError, RuntimeError):  # all of RDKit's own are one of these
+        if is_sdf and not scored:
+            return ""  # who knows what it would end
+        mol = parse_ligand(record.text, record.kind)[0]
+        if mol is None or (is_sdf and not has_aromatic_bonds(mol) and _is_plain(record.text)):
+            return ""
+        if scored:
+            # The last of the ways to read it, which overlooks what others do not.
+            mol, _ = settled(mol, how=Sanitisation.PARTIAL, states_charges=is_sdf)
+            mol.UpdatePropertyCache(strict=False)
+        if mol.HasProp("_Name"):
+            mol.SetProp("_Name", _on_a_line(mol.GetProp("_Name")))
+        return Chem.MolToMolBlock(mol, kekulize=False, forceV3000=is_sdf and "V3000" in record.text.split("\n", 4)[3])
+    return ""
+
+
+def _is_plain(text: str) -> bool:
+    """Whether RDKit reads a record by itself, and as a molecule without queries."""
+    mol = Chem.MolFromMolBlock(text, removeHs=False)
+    return mol is not None and not any(atom.HasQuery() for atom in mol.GetAtoms())
 
 
 def _on_a_line(value: object) -> str:

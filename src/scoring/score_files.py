@@ -128,7 +128,7 @@ class ScoreFile:
             self._open()
         if is_lost and pose.record and pose.record.kind == "mol2":  # whose atoms an SDF can have only when it is read
             pose = replace(pose, record=None)
-        self._pending.append(self._format.row(row, pose, first=self.num_rows == 0))
+        self._pending.append(self._format.row(row, pose, first=self.num_rows == 0, scored=scored))
         self.num_rows += 1
         self.num_scored += scored
         if time.monotonic() - self._saved_at > SAVE_EVERY_S or len(self._pending) > MAX_PENDING:
@@ -222,7 +222,7 @@ class ScoreStream:
         Raises:
             BrokenPipeError: nobody reads any more.
         """
-        sys.stdout.write(printable(self._head + self._format.row(row, pose, first=False)))
+        sys.stdout.write(printable(self._head + self._format.row(row, pose, first=False, scored=scored)))
         sys.stdout.flush()
         self._head = ""
         self.num_rows += 1
