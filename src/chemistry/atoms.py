@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import sys
 import unicodedata
@@ -84,7 +85,7 @@ def sorted_bonds(bonds: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndar
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file, decompressed when it is gzip whatever its name says.
+    """The content of a file without a byte order mark, decompressed when it is gzip whatever its name says.
 
     Raises:
         StructureError: missing, not a regular file, unreadable, empty, damaged gzip, or over MAX_BYTES.
@@ -105,7 +106,7 @@ def read_bytes(path: Path) -> bytes:
         )
     if not data.strip():
         raise StructureError(f"{path}: is empty; expected the text of a structure")
-    return data
+    return data.removeprefix(codecs.BOM_UTF8)  # before an ATOM it would hide it
 
 
 def iter_lines(path: Path) -> Iterator[bytes]:

@@ -13,13 +13,19 @@ from src.system.errors import UserError
 
 MAX_BONDS_PER_ATOM = 3  # 2.5 in a carborane; the search for rings of a dense graph takes RDKit minutes, or kills it
 
+_SHOWN = 80  # characters of a line in a message
 _LONE_PAIR = "Ts"  # stands for LP, which is no atom
 _ATOM_V3000 = re.compile(r"(M  V30 +\d+ +)((?:NOT *)?\[[^\]]*\]|\S+)(.*)", re.DOTALL)
+_COORDINATE = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?|nan|inf)", re.ASCII | re.IGNORECASE)
 _QUERIES_V3000 = re.compile(r" (?:STBOX|HCOUNT|UNSAT|SUBST|RBCNT)=-?\d+")
 
 
 class DenseGraphError(UserError):
     """A record has far more bonds than a molecule can have."""
+
+
+class SdfError(UserError):
+    """A record of an SDF says what is no molecule; the message names the cause and what would be right."""
 
 
 def parse_ligand(text: str, kind: str) -> tuple[Chem.Mol | None, list[str]]:
@@ -30,6 +36,7 @@ def parse_ligand(text: str, kind: str) -> tuple[Chem.Mol | None, list[str]]:
 
     Raises:
         Mol2Error: a MOL2 record cannot be understood; the message says why.
+        SdfError: a coordinate is no number.
         DenseGraphError: there are too many bonds.
     """
     if kind == "mol2":
@@ -43,6 +50,12 @@ def parse_ligand(text: str, kind: str) -> tuple[Chem.Mol | None, list[str]]:
         except (ValueError, RuntimeError):  # RDKit returns None for most damage and raises for some
             return None, []
     return mol and _without_lone_pairs(mol), []
+
+
+def _require_coordinates(words: list[str], line: str) -> None:
+    """RDKit takes 1 for 1,5 and 0 for what is no number."""
+    if not all(_COORDINATE.fullmatch(word.strip()) for word in words):
+        raise SdfError(f"{line.strip()[:_SHOWN]!r}: has a coordinate that is no number; expected such as -1.2345")
 
 
 def _without_lone_pairs(mol: Chem.Mol) -> Chem.Mol:
@@ -70,6 +83,7 @@ def _with_known_symbols(text: str) -> str:
     _require_sparse(num_atoms, num_bonds)
     for number in range(4, min(4 + num_atoms, len(lines))):
         line = lines[number]
+        _require_coordinates([line[:10], line[10:20], line[20:30]], line)
         line = line[:31] + _symbol(line[31:34]).ljust(3) + line[34:]
         lines[number] = line[:39] + "  0  0  0" + line[48:] if line[39:48].strip() else line
     for number in range(4 + num_atoms, min(4 + num_atoms + num_bonds, len(lines))):
@@ -92,6 +106,7 @@ def _with_known_symbols_v3000(lines: list[str]) -> list[str]:
         if words[:2] == ["M", "V30"] and words[2:3] in (["BEGIN"], ["END"]):
             block = " ".join(words[3:4]) if words[2] == "BEGIN" else ""
         elif block == "ATOM" and not continued and (match := _ATOM_V3000.fullmatch(line)):
+            _require_coordinates(match[3].split()[:3], line)
             line = match[1] + _symbol(match[2]) + _QUERIES_V3000.sub("", match[3])
         elif block == "BOND":
             line = re.sub(r" (?:TOPO|CFG)=\d+", "", line)

@@ -35,7 +35,7 @@ _CIF_COLUMNS = {  # what is needed of _atom_site, first choice first
     "model": ("pdbx_pdb_model_num",),
 }
 _CIF_COORDINATES = {"x": "Cartn_x", "y": "Cartn_y", "z": "Cartn_z"}
-_CIF_REQUIRED = ("name", "residue", "chain", "number", "x", "y", "z")
+_CIF_REQUIRED = ("name", "residue", "number", "x", "y", "z")  # Open Babel writes no chains
 
 
 def is_mmcif(data: bytes) -> bool:

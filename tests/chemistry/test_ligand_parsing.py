@@ -265,3 +265,19 @@ def test_damage_is_none_or_named() -> None:
     assert parse_ligand("not a molecule\n", "sdf") == (None, [])
     with pytest.raises(Mol2Error, match="no atoms"):
         parse_ligand("not a molecule\n", "mol2")
+
+
+@pytest.mark.fault("I5")
+@pytest.mark.parametrize("word", ["1,2345", "--1.2", "1.2.34", "", "1.2\0", "0x1p3", "1 2", "\u0661.2"])
+@pytest.mark.parametrize("v3000", [False, True])
+def test_what_is_no_coordinate_is_refused(tmp_path: Path, word: str, v3000: bool) -> None:
+    """RDKit takes it for 1, or for 0."""
+    text = Chem.MolToMolBlock(embedded("CCO"), forceV3000=v3000)
+    lines = text.split("\n")
+    row = next(n for n, line in enumerate(lines) if " C " in line)
+    old = lines[row].split()[4] if v3000 else lines[row][:10]
+    lines[row] = lines[row].replace(old, word or "." if v3000 else word.rjust(10), 1)
+    (tmp_path / "x.sdf").write_text("\n".join(lines) + "$$$$\n", encoding="utf-8")
+    (error,) = iter_ligands(tmp_path / "x.sdf")
+    assert isinstance(error, LigandError)
+    assert "has a coordinate that is no number; expected" in str(error) or (v3000 and " " in word)

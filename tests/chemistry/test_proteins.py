@@ -529,6 +529,18 @@ def test_mmcif_without_author_columns_is_read(read):
         assert_same_atoms(read(LABELS_ONLY).atoms, read(text).atoms)
 
 
+def test_mmcif_without_chains_is_read(read):
+    """Open Babel writes none."""
+    text = LABELS_ONLY.replace("_atom_site.label_asym_id\n", "")
+    text = "".join(" ".join(w for n, w in enumerate(row.split()) if n != 4) + "\n" for row in text.splitlines())
+    labels = [":GLY1", ":HOH0", ":HOH0", ":LIG0", ":LIG0", ":ZN0"]
+    assert sorted(read(text).atoms.residue_labels) == labels
+
+
+def test_a_byte_order_mark_hides_no_atom(read):
+    assert_same_atoms(read(alanine()).atoms, read("\ufeff" + alanine()).atoms)
+
+
 def test_an_amino_acid_without_a_number_is_refused(read):
     with pytest.raises(StructureError, match="row 2 of _atom_site: GLY has neither auth_seq_id nor label_seq_id"):
         read(LABELS_ONLY.replace("CA GLY A 1", "CA GLY A ."))
