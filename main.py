@@ -147,8 +147,7 @@ def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fre
         resume(trainer, *newest)
     if wanted == "auto" and not trainer.finished:
         choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
-    facts = {name: value for name, value in trainer.facts.items() if name != "domain"}  # too long to read
-    write_json(Path(settings.output.results_dir) / "run.json", facts)
+    write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
     write_json(Path(settings.output.results_dir) / "splits.json", split_json(whole))
 
     stopped_by = trainer.fit(*make_loaders(settings, dataset, split, trainer.device))
@@ -160,7 +159,7 @@ def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fre
     if trainer.progress.epoch < settings.training.epochs:
         log.info("stopped early: no better validation RMSE in %d epochs", settings.training.early_stopping_patience)
     if settings.training.gaussian_process:
-        join_process(_best(settings), settings, dataset, split)
+        join_process(_best(settings), settings, dataset, split, similarity)
     evaluate(settings, dataset, whole, similarity, Request(_evaluate_command()))
     return 0
 

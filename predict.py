@@ -6,10 +6,16 @@ A screening, to go on with after it was stopped by giving the same command again
   python predict.py --protein_path receptor.pdb --ligand_path docked.sdf.gz --output scores.csv.gz
 The best 100 of a folder of files, as molecules with their scores:
   python predict.py --protein_path receptor.cif --ligand_path docked_poses/ --top 100 --output best.sdf
+Of many poses of each ligand, known by its title, the best:
+  python predict.py --protein_path receptor.pdb --ligand_path docked.sdf --best_pose --output scores.csv
+Analogues as SMILES, each posed on the crystal ligand that it fits best; the poses go into scores_poses.sdf:
+  python predict.py --protein_path receptor.pdb --ligand_path series.smi --template crystal.sdf --output scores.csv
 Many proteins (columns protein_path and ligand_path; its other columns are kept):
   python predict.py --pairs pairs.csv --output scores.csv
 Several models (mean, standard deviation), and how much the score hangs on 0.1 Å in the pose:
   python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --checkpoint runs/ --jitter 10
+A series of which some ligands are measured (columns protein_path, ligand_path and pK):
+  python predict.py --protein_path receptor.pdb --ligand_path series.sdf --known known.csv --output scores.csv
 Why this score: a page, tables and files for PyMOL of each pose, what each atom and residue adds to its pK:
   python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --explain why/
 Whether the model keeps its promises on this machine:
@@ -37,20 +43,18 @@ if installation_fault():
 import argparse
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
-from itertools import chain, count, islice
+from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.system.terminal import prepare_terminal
 
 if TYPE_CHECKING:
-    from src.explanation.explainer import Explainer
     from src.scoring.ensemble import Ensemble
     from src.scoring.poses import Pose
     from src.scoring.prediction import Prediction
-    from src.scoring.score_files import ScoreFile, ScoreStream
 
 log = logging.getLogger("predict")
 
@@ -80,7 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("error: %s", error)
         return 2
     except KeyboardInterrupt as interrupt:
-        if _is_unfinished(options.output) and not options.top:
+        from src.scoring.score_files import is_unfinished
+
+        if is_unfinished(options.output) and not (options.top or options.best_pose is not None):
             how = "the same command without --overwrite" if options.overwrite else "the same command"
             log.error("stopped; the rows so far are in %s. Give %s to go on", options.output, how)
         return exit_code(interrupt)
@@ -91,22 +97,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
+    from src.run.scoring_setup import conditioned_models
+
+    with conditioned_models(options, _checkpoints(options)) as models:
+        return _score_poses(options, models) if options.pairs or options.ligand_path else 0
+
+
+def _score_poses(options: argparse.Namespace, models: "Sequence[Path]") -> int:
     import torch
 
+    from src.run.scoring_setup import find_poses, is_ranking, open_explainer, open_output, open_tally, screening_options
     from src.scoring.row_formats import free_name
-    from src.scoring.screening import ScreeningOptions, Tally, screen
+    from src.scoring.screening import screen
 
-    given, poses, inputs = _poses(options)
-    checkpoints, ensemble = _ensemble(options)
-    names = ensemble.columns(per_model=options.per_model, jitter=bool(options.jitter))
+    given, poses, inputs = find_poses(options)
+    ensemble, made_from = _ensemble(options, models), [*_checkpoints(options), *filter(None, [options.known])]
+    best_pose = options.best_pose is not None
+    names = ensemble.columns(per_model=options.per_model, jitter=bool(options.jitter), best_pose=best_pose)
     own = {name: free_name(name, given) for name in names}  # the user's keep their names
-    output = _output(options, [*given, *own.values()], checkpoints, inputs)  # before hours of scoring, not after
+    output = open_output(options, [*given, *own.values()], made_from, inputs)  # before hours of scoring, not after
     if earlier := output.num_rows if output else 0:
         log.info("going on with %s after %d rows", options.output, earlier)
-    explainer, numbers = _explainer(options, checkpoints, ensemble, goes_on=bool(earlier)), count(earlier + 1)
-    how = ScreeningOptions(options.batch_size, options.num_workers, options.jitter, one_receptor=not options.pairs)
-    predictions = screen(ensemble, islice(poses, earlier, None), how)
-    tally, start = Tally(options.top or 0), time.monotonic()
+    explainer, numbers = open_explainer(options, models, ensemble, goes_on=bool(earlier)), count(earlier + 1)
+    predictions = screen(ensemble, islice(poses, earlier, None), screening_options(options))
+    tally, start = open_tally(options), time.monotonic()
 
     def write(pose: "Pose", prediction: "Prediction") -> None:
         if output:
@@ -116,13 +130,13 @@ def _score(options: argparse.Namespace) -> int:
         number = next(numbers)
         if explainer and prediction.pk is not None:
             explainer.add(pose, number, prediction.interval, prediction.remarks)
-        _show(prediction, options, number=tally.num_poses)
+        _show(prediction, options, number - earlier)
 
     try:
         with output or nullcontext():
             for pose, prediction in _with_bar(predictions, options, earlier):
                 tally.add(pose, prediction)
-                if not options.top:
+                if not is_ranking(options):
                     write(pose, prediction)
             for pose, prediction in tally.best:
                 write(pose, prediction)
@@ -142,7 +156,7 @@ def _selftest(options: argparse.Namespace) -> int:
     from src.scoring.selftest import Judge, run_selftest, selftest_table
     from src.system.terminal import show
 
-    _, ensemble = _ensemble(options)
+    ensemble = _ensemble(options, _checkpoints(options))
     own = (options.protein_path, options.ligand_path[0]) if options.ligand_path else None
 
     def predict(protein: Path, ligand: Path) -> float:
@@ -154,79 +168,19 @@ def _selftest(options: argparse.Namespace) -> int:
     return 0 if all(check.passed for check in checks) else 1
 
 
-def _ensemble(options: argparse.Namespace) -> tuple[list[Path], "Ensemble"]:
-    """The files of the models, and the models."""
-    from src.scoring.ensemble import find_checkpoints, load_ensemble
+def _checkpoints(options: argparse.Namespace) -> list[Path]:
+    from src.scoring.ensemble import find_checkpoints
 
-    checkpoints = find_checkpoints(options.checkpoint or [_default_checkpoint()])
-    ensemble = load_ensemble(checkpoints, options.device)
+    return find_checkpoints(options.checkpoint or [_default_checkpoint()])
+
+
+def _ensemble(options: argparse.Namespace, models: Sequence[Path]) -> "Ensemble":
+    from src.scoring.ensemble import load_ensemble
+
+    ensemble = load_ensemble(models, options.device)
     if ensemble.trained_on_synthetic_data and not options.selftest:
         log.warning("%s", SYNTHETIC)
-    return checkpoints, ensemble
-
-
-def _explainer(
-    options: argparse.Namespace, checkpoints: Sequence[Path], ensemble: "Ensemble", *, goes_on: bool
-) -> "Explainer | None":
-    from src.explanation.explainer import Explainer
-    from src.system.storage import StorageError, prepare_folder
-
-    folder = options.explain
-    if folder is None:
-        return None
-    if not (goes_on or options.overwrite) and folder.is_dir() and any(folder.iterdir()):
-        raise StorageError(f"{folder} is not empty: give another folder to --explain, or add --overwrite")
-    prepare_folder(folder)
-    # Models of several runs have the same file name.
-    names = [path.name if len(checkpoints) == 1 else f"{path.parent.name}/{path.name}" for path in checkpoints]
-    model = ensemble.models, ensemble.graph_settings, ensemble.device
-    return Explainer(folder, *model, model_name=", ".join(names), replaces=options.overwrite and not goes_on)
-
-
-def _poses(options: argparse.Namespace) -> tuple[tuple[str, ...], Iterator["Pose"], list[Path]]:
-    """The user's columns, the poses, and the files that they come from."""
-    from src.scoring.poses import find_ligands, iter_poses, read_pairs, require_protein
-    from src.scoring.score_files import require_apart
-
-    output = None if options.output == STANDARD else options.output
-    if options.pairs:
-        table = read_pairs(options.pairs)
-        if output:
-            require_apart(output, chain([options.pairs], table.files()))
-        return table.columns, table.poses(), [options.pairs]
-    require_protein(options.protein_path)
-    # A screening of the folder that its output lies in goes on with the same ligands.
-    ligands = find_ligands(options.ligand_path, leave_out=output if _is_unfinished(output) else None)
-    inputs = [options.protein_path, *ligands]
-    if output:
-        require_apart(output, inputs)
-    return (), iter_poses(options.protein_path, ligands), inputs
-
-
-def _is_unfinished(output: Path | None) -> bool:
-    from src.scoring.score_files import state_path
-
-    return output not in (None, STANDARD) and output.exists() and state_path(output).exists()
-
-
-def _output(
-    options: argparse.Namespace, columns: Sequence[str], checkpoints: Iterable[Path], inputs: Iterable[Path]
-) -> "ScoreFile | ScoreStream | None":
-    from src.scoring.score_files import ScoreFile, ScoreStream, signature
-    from src.system.storage import prepare_folder
-
-    if options.output is None:
-        return None
-    if options.output == STANDARD:
-        return ScoreStream(columns)
-    work = {
-        "input": signature(inputs),
-        "checkpoint": signature(checkpoints, content=True),
-        **{name: getattr(options, name) for name in ("jitter", "per_model", "top")},
-    }
-    prepare_folder(options.output.parent)
-    # A ranking is no part of another one.
-    return ScoreFile(options.output, work, columns, overwrite=options.overwrite, goes_on=not options.top)
+    return ensemble
 
 
 def _show(prediction: "Prediction", options: argparse.Namespace, number: int) -> None:
@@ -236,7 +190,7 @@ def _show(prediction: "Prediction", options: argparse.Namespace, number: int) ->
 
     if options.quiet or options.output == STANDARD or (options.output and number > NUM_SHOWN and not options.top):
         return
-    show(sentence(prediction, per_model=options.per_model, with_place=bool(options.top)))
+    show(sentence(prediction, per_model=options.per_model, with_place=options.top or options.best_pose is not None))
     if options.output and number == NUM_SHOWN and not options.top:
         log.info("the following rows are in %s alone", options.output)
 
@@ -259,9 +213,17 @@ def _default_checkpoint() -> Path:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = _parser()
     options = parser.parse_args(arguments)
+    if options.template and not options.ligand_path:
+        parser.error("--template goes with --ligand_path, a file of SMILES")
     if options.selftest and (options.pairs or options.explain or options.output):
         parser.error("--selftest scores nothing: --pairs, --explain and --output do not go with it")
-    if not options.selftest and bool(options.pairs) == bool(options.protein_path or options.ligand_path):
+    only_saves = options.save_model and not (options.pairs or options.protein_path or options.ligand_path)
+    if options.save_model and not options.known:
+        parser.error("--save_model goes with --known")
+    if options.selftest and options.known:
+        parser.error("--selftest scores nothing: save the model with --save_model, and give it as --checkpoint")
+    given = bool(options.pairs), bool(options.protein_path or options.ligand_path)
+    if not (options.selftest or only_saves) and given[0] == given[1]:
         parser.error("give either --protein_path and --ligand_path, or --pairs")
     if not options.pairs and bool(options.protein_path) != bool(options.ligand_path):
         parser.error("--protein_path and --ligand_path go together")
@@ -281,6 +243,14 @@ def _parser() -> argparse.ArgumentParser:
         help="one or more of .sdf, .mol or .mol2 with poses, also .gz, folders of such, or - for standard input",
     )
     what.add_argument("--pairs", type=_path, metavar="CSV", help="instead: a table of protein_path and ligand_path")
+    what.add_argument(
+        "--template",
+        type=_path,
+        nargs="+",
+        metavar="SDF",
+        help="crystal ligands in the frame of the protein, on which the molecules of one .smi, or .csv with a column "
+        "smiles, as --ligand_path are modelled",
+    )
     how = parser.add_argument_group("with which model")
     how.add_argument(
         "--checkpoint",
@@ -289,6 +259,14 @@ def _parser() -> argparse.ArgumentParser:
         help="a file, or several or a folder for their mean (default: checkpoints/pretrained, else the model that was "
         "trained last)",
     )
+    how.add_argument(
+        "--known",
+        type=_path,
+        metavar="CSV",
+        help="measured ligands of your targets, which every score is conditioned on: a table of protein_path, "
+        "ligand_path and pK",
+    )
+    how.add_argument("--save_model", type=_model, metavar="FILE", help="keep the models conditioned on --known")
     how.add_argument("--per_model", action="store_true", help="a column with the pK of each of several models")
     how.add_argument("--selftest", action="store_true", help="check the model on this machine; scores nothing")
     how.add_argument("--jitter", type=_copies, metavar="N", help="spread of pK over N copies with 0.1 Å noise")
@@ -297,6 +275,14 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--explain", type=_path, metavar="FOLDER", help="what each atom and residue adds to the pK")
     where.add_argument("--overwrite", action="store_true", help="replace --output if there is such a file already")
     where.add_argument("--top", type=_count, metavar="N", help="only the N highest pK, the highest first")
+    where.add_argument(
+        "--best_pose",
+        nargs="?",
+        const="",
+        metavar="PROPERTY",
+        help="one row for each ligand, its pose with the highest pK; poses of one title, or with one value of an SDF "
+        "property, are of one ligand",
+    )
     where.add_argument("--quiet", action="store_true", help="nothing on the screen but errors")
     speed = parser.add_argument_group("how fast")
     speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
@@ -321,6 +307,12 @@ def _copies(text: str) -> int:
 
 def _path(text: str) -> Path:
     return Path(os.path.expanduser(text))  # a shell leaves the ~ of --output=~/scores.csv to the program
+
+
+def _model(text: str) -> Path:
+    if not text.endswith(".pth.tar"):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in .pth.tar")
+    return _path(text)
 
 
 def _table(text: str) -> Path:

@@ -41,16 +41,13 @@ from src.graph import RESIDUE_TYPES, Batch  # noqa: E402
 from src.model import build_model  # noqa: E402
 from src.run.run_record import run_facts  # noqa: E402
 from src.settings import Settings, read_settings  # noqa: E402
-from src.similarity.applicability import BITS, read_domain  # noqa: E402
-from src.similarity.comparison import LETTERS  # noqa: E402
+from src.similarity.applicability import read_domain  # noqa: E402
 from src.system.stop_signals import StopSignals  # noqa: E402
 from src.training import Trainer  # noqa: E402
 
 Clock = Callable[[], float]
 EPOCHS = 50
 PROMISE = 0.01  # of the time of training
-# Of 2,857 complexes of PDBbind: 2,458 different ligands, and 2,752 different main chains of 238 residues.
-LIGANDS, CHAINS, CHAIN_LENGTH = 0.86, 0.96, 238
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 # What a save consists of, as places where its time is taken; what is left over checks the file and its content.
@@ -153,22 +150,16 @@ def _trainer(settings: Settings, num_complexes: int) -> Trainer:
         settings.output,
         device=torch.device("cpu"),
         num_batches=[max(1, first // settings.training.batch_size)] * settings.training.epochs,
-        facts={**facts, "domain": _domain(split["train"])},
+        facts={**facts, "domain": _domain()},
     )
     errors = np.random.default_rng(0).normal(size=len(split["validation"]))
-    trainer.calibration = calibrate(split["validation"], errors, np.zeros_like(errors)).state_dict()
+    trainer.calibration = calibrate(errors).state_dict()
     return trainer
 
 
-def _domain(codes: list[str]) -> dict[str, Any]:
-    """Drawn facts about a training set, as many as src/similarity/applicability.py would have of these complexes."""
-    rng = np.random.default_rng(0)
-    ligands = codes[: round(LIGANDS * len(codes))]
-    chains = rng.choice(list(LETTERS), (round(CHAINS * len(codes)), CHAIN_LENGTH))
+def _domain() -> dict[str, Any]:
+    """Facts about a training set as src/similarity/applicability.py has them."""
     facts = {
-        "codes": ligands,
-        "fingerprints": torch.from_numpy(rng.integers(0, 256, (len(ligands), BITS // 8), dtype=np.uint8)),
-        "sequences": sorted("".join(chain) for chain in chains),
         "elements": [6, 7, 8, 9, 15, 16, 17, 35, 53],
         "pocket_elements": [6, 7, 8, 12, 16, 20, 30],
         "residues": list(RESIDUE_TYPES),

@@ -36,7 +36,7 @@ from src.data.dataset import (  # noqa: E402
 from src.evaluation.metrics import compare, metrics_with_intervals, results_table  # noqa: E402
 from src.gaussian_process import process as gaussian_process  # noqa: E402
 from src.gaussian_process import profiles as contact_profiles  # noqa: E402
-from src.gaussian_process.process import GaussianProcess, fit_gaussian_process  # noqa: E402
+from src.gaussian_process.process import Likenesses, fit_gaussian_process  # noqa: E402
 from src.hardware.inference import predict_batches  # noqa: E402
 from src.settings import Settings, read_settings  # noqa: E402
 from src.similarity.comparison import Similarity  # noqa: E402
@@ -50,10 +50,7 @@ CPU = torch.device("cpu")
 def _kernel(part: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]) -> dict[str, object]:
     """A process whose likeness is made of contacts, ligands and residues in another way."""
 
-    def kernel(self: GaussianProcess, profiles: contact_profiles.ContactProfiles) -> torch.Tensor:
-        return part(*self.likenesses(profiles))
-
-    return {"GaussianProcess.kernel": kernel}
+    return {"Likenesses.kernel": property(lambda likenesses: part(*likenesses))}
 
 
 # What of src/gaussian_process/process.py or src/gaussian_process/profiles.py is replaced
@@ -120,7 +117,7 @@ def _predict(
 def _changed(changes: dict[str, object]) -> Iterator[None]:
     kept = []
     for name, value in changes.items():
-        owner = GaussianProcess if name.startswith("GaussianProcess.") else gaussian_process
+        owner = Likenesses if name.startswith("Likenesses.") else gaussian_process
         name = name.rpartition(".")[2]
         owner = owner if hasattr(owner, name) else contact_profiles
         kept.append((owner, name, getattr(owner, name)))

@@ -28,11 +28,15 @@ from src.chemistry.proteins import Protein, read_protein  # noqa: E402
 from src.data.batching import in_order  # noqa: E402
 from src.data.dataset import Example  # noqa: E402
 from src.data_processing import build_graph  # noqa: E402
-from src.evaluation.metrics import metrics_with_intervals  # noqa: E402
+from src.evaluation.calibration import coverage  # noqa: E402
+from src.evaluation.findings import coverage_text  # noqa: E402
+from src.evaluation.metrics import metrics_with_intervals, rmse  # noqa: E402
+from src.gaussian_process.joined_model import Judge  # noqa: E402
 from src.hardware.inference import predict_batches  # noqa: E402
 from src.pdbbind.affinity import PDBbindError  # noqa: E402
 from src.pdbbind.index import read_dataset  # noqa: E402
 from src.scoring.ensemble import Scorer, find_checkpoints, load_scorer  # noqa: E402
+from src.scoring.trust import HIGH, LOW, MEDIUM, half_width, trust  # noqa: E402
 
 SHIFT = (2.0, 6.0)  # Å
 NOISE = 0.1  # Å
@@ -58,11 +62,13 @@ def main() -> None:
             continue
         for name, change in CHANGES.items():
             poses[name].append(_example(entry.code, change(ligand, rng), protein, entry.pk, scorers[0]))
-    predicted = {name: _mean_prediction(scorers, examples) for name, examples in poses.items()}
+    told = {name: _told(scorers, examples) for name, examples in poses.items()}
+    predicted = {name: each[:, :, 0].mean(axis=0) for name, each in told.items()}
     measured = np.array([example.pk for example in poses["measured"]])
     print(f"{len(measured)} complexes, {len(scorers)} models\n")
     for name, interval in metrics_with_intervals(predicted["measured"], measured).items():
         print(f"{name:12} {interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]")
+    _print_trust(told["measured"], measured, scorers)
     for name in ("moved", "moved and turned"):
         share = np.mean(predicted["measured"] > predicted[name])
         print(f"the measured pose scores higher than the one {name}: {share:.1%}")
@@ -101,10 +107,22 @@ def _example(code: str, ligand: Ligand, protein: Protein, pk: float, scorer: Sco
     return Example(build_graph(code, ligand, protein, scorer.graph_settings)[0], pk)
 
 
-def _mean_prediction(scorers: list[Scorer], examples: list[Example]) -> np.ndarray:
-    """[number of examples] pK."""
-    each = [predict_batches(scorer.model, in_order(examples, 16), scorer.device)[0] for scorer in scorers]
-    return np.mean(each, axis=0)
+def _told(scorers: list[Scorer], examples: list[Example]) -> np.ndarray:
+    """[models, number of examples, len(JUDGED)] what each model says."""
+    each = [predict_batches(Judge(one.model), in_order(examples, 16), one.device)[0] for one in scorers]
+    return np.stack(each).astype(np.float64)
+
+
+def _print_trust(told: np.ndarray, measured: np.ndarray, scorers: list[Scorer]) -> None:
+    """How often the interval holds, and RMSE by the word of trust."""
+    calibrations, models = [one.calibration for one in scorers], [one.model for one in scorers]
+    poses, predicted = range(len(measured)), told[:, :, 0].mean(axis=0)
+    print(coverage_text(coverage(predicted, measured, np.array([half_width(told[:, n], calibrations) for n in poses]))))
+    words = np.array([trust(told[:, n], models, calibrations, ()).word for n in poses])
+    for word in (HIGH, MEDIUM, LOW):
+        chosen = words == word
+        if chosen.any():
+            print(f"trust {word}: {chosen.sum()} complexes, RMSE {rmse(predicted[chosen], measured[chosen]):.2f}")
 
 
 def _seen(path: Path) -> set[str]:

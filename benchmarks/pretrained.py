@@ -7,9 +7,6 @@ index/cleansplit_train.txt alone (PDBbind CleanSplit, doi 10.1038/s42256-025-011
 so that the recipe can be judged on what it has not seen. Each member has another seed, and so another cluster split
 into 90 % training and 10 % validation. Each takes one thread, and `--jobs` of them are trained at a time. The same
 command goes on where it was stopped. Last it prints how the members do on their validation sets.
-
-What the training set holds, which says whether a complex is like it, is published with the first member alone: of an
-ensemble the first one's counts.
 """
 
 from __future__ import annotations
@@ -55,8 +52,7 @@ def main() -> None:
         best = options.work / options.ensemble / f"seed_{seed}" / "checkpoints" / "model_best.pth.tar"
         published = ROOT / "checkpoints" / options.ensemble
         published.mkdir(parents=True, exist_ok=True)
-        left_out = () if seed == 1 else ("domain",)
-        publish_checkpoint(best, published / f"seed_{seed}.pth.tar", without=left_out)
+        publish_checkpoint(best, published / f"seed_{seed}.pth.tar")
         metrics = json.loads(
             (options.work / options.ensemble / f"seed_{seed}" / "results" / "metrics.json").read_text()
         )

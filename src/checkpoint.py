@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -51,9 +51,9 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "progress": (dict,),  # epoch and next_batch (from 0), step, best score, skips, history
     "split": (dict,),  # part -> PDB codes
     "dataset": (dict,),  # name of the data set, and a fingerprint of its codes and labels
-    "calibration": (dict, NoneType),  # errors on the validation set, of the epoch that ended last
-    "domain": (dict, NoneType),  # what the training set holds: ligands, sequences, elements, ranges
-    "process": (dict, NoneType),  # the Gaussian process that the network is joined with, and its share
+    "calibration": (dict, NoneType),  # how wide the interval of a prediction is
+    "domain": (dict, NoneType),  # what the training set holds: elements, kinds of residues, ranges
+    "process": (dict, NoneType),  # the Gaussian process beside the network, its share, series, measured ligands
 }
 CONTENTS = {"model": Tensor, "ema": Tensor, "versions": str, "split": list}
 # A checkpoint without these is resumed and predicts all the same.
@@ -61,6 +61,9 @@ OPTIONAL = frozenset({"calibration", "domain", "process"})
 FULL = frozenset(SCHEMA) - OPTIONAL
 FOR_PREDICTION = frozenset({"format", "model_settings", "graph_settings", "data_version", "model", "split"})
 PUBLISHED = FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}  # nothing of the machine it was trained on
+
+
+MEMBERS = "members"  # key of a file that holds several models
 
 
 class CheckpointError(UserError):
@@ -91,17 +94,14 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = 
         raise CheckpointError(str(error)) from error
 
 
-def publish_checkpoint(source: Path, path: Path, *, without: Collection[str] = ()) -> None:
+def publish_checkpoint(source: Path, path: Path) -> None:
     """Write what scoring needs of a checkpoint: the averaged weights, without optimizer, config and paths.
-
-    Args:
-        without: optional keys that are left out too.
 
     Raises:
         CheckpointError: `source` cannot be read or its weights are not finite, or the disk does not take `path`.
     """
     state = _load_resumable(source)
-    kept = {key: value for key, value in state.items() if key in PUBLISHED - OPTIONAL.intersection(without)}
+    kept = {key: value for key, value in state.items() if key in PUBLISHED}
     try:
         write_plain(path, to_plain({**kept, "model": state["ema"] or state["model"]}))
     except StorageError as error:
@@ -127,6 +127,37 @@ def load_checkpoint(path: Path, *, required: Collection[str] = FULL) -> dict[str
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return state
+
+
+def save_members(path: Path, states: Sequence[dict[str, Any]]) -> None:
+    """Write models that score together as one file, from which nothing can be trained on.
+
+    Raises:
+        CheckpointError: the disk does not take the file.
+    """
+    members = [{key: value for key, value in state.items() if key in PUBLISHED} for state in states]
+    try:
+        write_plain(path, to_plain({"format": FORMAT_NUMBER, MEMBERS: members}))
+    except StorageError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def load_members(path: Path) -> list[dict[str, Any]]:
+    """What scoring needs of each model in a file: of the one of a run, or of several that score together.
+
+    Raises:
+        CheckpointError: as load_checkpoint.
+    """
+    state = load_checkpoint(path, required={"format"})
+    members = state.get(MEMBERS, [state])
+    if type(members) is not list or not members:
+        raise CheckpointError(f"{path}: damaged: its models are not a list")
+    for member in members:
+        try:
+            _check_schema(member if type(member) is dict else {}, FOR_PREDICTION)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
+    return members
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
@@ -247,6 +278,8 @@ def _check_schema(state: Any, required: Collection[str]) -> None:
     if state["format"] < 1:
         raise CheckpointError(f"made in format {state['format']}, which no version of this program has written")
     missing = sorted(set(required) - state.keys())
+    if missing and MEMBERS in state:
+        raise CheckpointError("holds models that only score, conditioned on measured ligands; no run goes on from it")
     if missing:
         raise CheckpointError(f"incomplete: no {', '.join(missing)}")
     faults = [

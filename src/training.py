@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from signal import Signals
@@ -270,11 +270,13 @@ class Trainer:
 
     def _end_epoch(self, validation_batches: Iterable[Batch], stop: StopSignals) -> None:
         """Validate, write the row of the epoch, and save."""
-        progress, left_out, codes = self.progress, [], []
+        progress, left_out = self.progress, []
         with self.average.applied_to(self.model) as model:
-            batches = _noting_codes(validation_batches, codes)
-            predicted, measured = predict_batches(model, batches, self.device, self.precision, left_out=left_out)
-        self.calibration = calibrate(codes, predicted, measured).state_dict()
+            predicted, measured = predict_batches(
+                model, validation_batches, self.device, self.precision, left_out=left_out
+            )
+        calibration = calibrate(predicted - measured)
+        self.calibration = calibration and calibration.state_dict()
         scores = metrics(np.delete(predicted, left_out), np.delete(measured, left_out))
         self.saver.begin_change()
         row = progress.add_row(scores, self.optimizer.param_groups[0]["lr"], left_out=len(left_out))
@@ -288,9 +290,3 @@ class Trainer:
         progress.start_epoch(progress.epoch + 1)
         self.saver.end_change()
         self.saver.save_epoch(progress.history, stop, is_best=is_best)
-
-
-def _noting_codes(batches: Iterable[Batch], codes: list[str]) -> Iterator[Batch]:
-    for batch in batches:
-        codes += batch.codes
-        yield batch

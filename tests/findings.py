@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,10 +36,11 @@ def history(epochs: int = 3) -> list[dict[str, float]]:
 def findings(one: Judged | None = None, *, run: dict | None = None, **changes: Any) -> Findings:
     one = judged() if one is None else one
     facts = {"checkpoint": "model_best.pth.tar", "settings": {"epochs": 3}, "versions": {"torch": "2"}}
-    run_changes = {name: changes.pop(name) for name in ("half_width",) if name in changes}
+    if half_width := changes.pop("half_width", None):
+        one = replace(one, half_widths=np.full(len(one.codes), half_width))
     split = changes.pop("split", Split("cluster", {"train": ["x"] * 9, "validation": ["y"], "test": list(one.codes)}))
     skipped = changes.pop("skipped", [Skipped("9xyz", "ligand", "no atoms")])
     part = JudgedPart(changes.pop("part", "test"), split, skipped, changes.pop("left_out", ()))
-    where = Run(**{**facts, "history": history(), **(run or {}), **run_changes})
+    where = Run(**{**facts, "history": history(), **(run or {})})
     baselines = changes.pop("baselines", {"predict the mean": np.full(len(one.codes), 6.0)})
     return compute_findings(one, baselines, part, where, **changes)

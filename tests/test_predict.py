@@ -16,17 +16,22 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from rdkit import Chem
 
 import predict as scoring_program
 from src.checkpoint import load_checkpoint, save_checkpoint
+from src.evaluation.calibration import Calibration, read_calibration
 from src.graph import Batch
 from src.model import AffinityModel
 from src.scoring.ensemble import Ensemble
 from src.system.locks import sole_use_of_file
+from tests import analogues
 from tests.complexes import sdf_text
 from tests.training_runs import ROOT, Run, finish, score_options, start
 
@@ -99,7 +104,7 @@ def test_one_scored_ligand_is_a_success(
     output = tmp_path / "scores.csv"
     options = [*score_options(trained, "1a01"), "--ligand_path", str(path), "--output", str(output)]
     assert scoring_program.main(options) == code
-    assert len([line for line in capsys.readouterr().out.splitlines() if not line.startswith("  warning")]) == 2
+    assert len([line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]) == 2
     assert len(output.read_text().splitlines()) == 3
 
 
@@ -290,6 +295,92 @@ def test_the_best_of_many_poses_of_one_name_are_told_apart(
     assert [line.split(":")[0] for line in shown] == expected
 
 
+def drawn(trained: Run, folder: Path, smiles: str, *, name: str = "series.smi") -> list[str]:
+    """Options for SMILES on benzamidine in a pocket of two glycines."""
+    mol = analogues.ligand()
+    normal = np.cross(*mol.GetConformer().GetPositions()[[4, 6]])
+    pocket = analogues.glycines(4.0 * normal / np.linalg.norm(normal), np.array([0.0, 0.0, 60.0]))
+    (folder / "p.pdb").write_text(pocket)
+    (folder / "crystal.sdf").write_text(Chem.MolToMolBlock(mol) + "$$$$\n")
+    (folder / name).write_text(smiles)
+    protein, template = str(folder / "p.pdb"), str(folder / "crystal.sdf")
+    options = ["--protein_path", protein, "--ligand_path", str(folder / name), *score_options(trained, "1a01")[4:]]
+    return [*options, "--template", template]
+
+
+SERIES = "smiles,name,note\nNC(=N)c1ccc(C)cc1,methyl,x\nCCO,ethanol,y\nNC(=N)c1cccc(Cl)c1,chloro,z\n"
+
+
+def test_smiles_are_posed_on_a_template(trained: Run, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    options, output = drawn(trained, tmp_path, SERIES, name="series.csv"), tmp_path / "scores.csv"
+    assert scoring_program.main([*options, "--output", str(output), "--explain", str(tmp_path / "why")]) == 0
+    rows = rows_of(output)
+    assert [(row["name"], row["note"], row["ligand"], row["pose"]) for row in rows] == [
+        ("methyl", "x", "methyl", "modelled on benzamidine (crystal.sdf), core 9 of 10 atoms"),
+        ("ethanol", "y", "ethanol", ""),
+        ("chloro", "z", "chloro", "modelled on benzamidine (crystal.sdf), core 9 of 10 atoms"),
+    ]
+    assert "the common core with benzamidine" in rows[1]["status"]
+    assert "warning: the pose is modelled on benzamidine" in capsys.readouterr().out
+    poses = list(Chem.SDMolSupplier(str(tmp_path / "scores_poses.sdf")))
+    assert [mol.GetNumHeavyAtoms() for mol in poses] == [10, 0, 10]
+    assert [mol.GetProp("pose") for mol in (poses[0], poses[2])] == [rows[0]["pose"], rows[2]["pose"]]
+    # A modelled pose has the score of the same pose when it is given.
+    given = [*options[:3], str(tmp_path / "scores_poses.sdf"), *options[4:-2], "--output", str(tmp_path / "given.csv")]
+    assert scoring_program.main(given) == 0
+    again = rows_of(tmp_path / "given.csv")
+    assert [row["pose"] for row in again] == ["given", "", "given"]
+    assert float(again[0]["pK"]) == pytest.approx(float(rows[0]["pK"]), abs=2e-3)
+
+
+def test_poses_go_into_an_sdf_that_is_asked_for_and_into_no_second_one(trained: Run, tmp_path: Path) -> None:
+    options = drawn(trained, tmp_path, "NC(=N)c1ccc(C)cc1 a\nNC(=N)c1ccc(C)cc1 a\n")
+    output = tmp_path / "scores.sdf"
+    assert scoring_program.main([*options, "--output", str(output), "--best_pose", "--top", "5"]) == 0
+    (mol,) = Chem.SDMolSupplier(str(output))
+    assert (mol.GetProp("_Name"), mol.GetProp("num_poses"), mol.GetNumHeavyAtoms()) == ("a", "2", 10)
+    assert not (tmp_path / "scores_poses.sdf").exists()
+
+
+@pytest.mark.fault("M8")
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda options: options[:-2], "has SMILES and no poses: add --template"),
+        (lambda options: [*options[:3], options[-1], *options[4:]], "--template goes with one file of SMILES"),
+        (lambda options: [*options, "absent.sdf"], "absent.sdf: there is no such file"),
+    ],
+)
+def test_smiles_without_a_template_and_a_template_without_smiles_are_refused(
+    trained: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable, message: str
+) -> None:
+    assert scoring_program.main(change(drawn(trained, tmp_path, "c1ccccc1 a\n"))) == 2
+    assert message in caplog.text
+
+
+@pytest.mark.parametrize("more", [[], ["--top", "1"]])
+def test_of_each_ligand_the_best_of_its_poses(trained: Run, tmp_path: Path, more: list[str]) -> None:
+    poses, every, output = (tmp_path / name for name in ("poses.sdf", "all.csv", "best.csv"))
+    poses.write_text("".join(sdf_text(f"ligand{n % 2}", (0.1 * n, 0.0, 0.0)) for n in range(6)))
+    options = [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--output"]
+    assert scoring_program.main([*options, str(every)]) == 0
+    expected = {}
+    for row in rows_of(every):
+        expected[row["ligand"]] = max(expected.get(row["ligand"], row), row, key=lambda one: float(one["pK"]))
+    best = sorted(expected.values(), key=lambda row: -float(row["pK"]) if more else row["ligand"])
+    assert scoring_program.main([*options, str(output), "--best_pose", *more]) == 0
+    found = rows_of(output)
+    assert [(row["ligand"], row["molecule"]) for row in found] == [
+        (row["ligand"], row["molecule"]) for row in best[: 1 if more else 2]
+    ]
+    for row in found:
+        pks = [float(one["pK"]) for one in rows_of(every) if one["ligand"] == row["ligand"]]
+        assert row["num_poses"] == "3"
+        assert float(row["pK_sd_poses"]) == pytest.approx(statistics.stdev(pks), abs=2e-3)
+    assert scoring_program.main([*options, str(tmp_path / "best.sdf"), "--best_pose", *more]) == 0
+    assert (tmp_path / "best.sdf").read_text().startswith("ligand")
+
+
 @pytest.mark.fault("M10")
 @pytest.mark.parametrize("kind", ["ligand", "link", "folder", "protein", "table", "file of the table"])
 def test_an_output_is_none_of_the_inputs(
@@ -383,9 +474,8 @@ def test_models_of_other_graphs_are_no_ensemble(trained: Run, tmp_path: Path, ca
 def test_a_model_knows_its_interval_and_its_training_set(trained: Run, tmp_path: Path) -> None:
     """And one of an earlier version, which does not, predicts all the same."""
     state = load_checkpoint(trained.checkpoints / "model_best.pth.tar")
-    errors = {"codes": [str(number) for number in range(9)], "errors": torch.linspace(-1.0, 0.6, 9)}
     known, old = tmp_path / "known.pth.tar", tmp_path / "old.pth.tar"
-    save_checkpoint(known, {**state, "calibration": errors})
+    save_checkpoint(known, {**state, "calibration": Calibration(0.0).state_dict()})
     save_checkpoint(old, {name: part for name, part in state.items() if name not in ("calibration", "domain")})
     rows = {}
     for path in (known, old):
@@ -395,8 +485,10 @@ def test_a_model_knows_its_interval_and_its_training_set(trained: Run, tmp_path:
         (rows[path],) = rows_of(output)
     assert float(rows[known]["pK"]) - float(rows[known]["pK_low"]) == pytest.approx(1.0, abs=2e-3)
     assert float(rows[known]["pK_high"]) - float(rows[known]["pK"]) == pytest.approx(1.0, abs=2e-3)
-    assert rows[known]["applicability"]
-    assert (rows[old]["pK_low"], rows[old]["pK_high"], rows[old]["applicability"]) == ("", "", "")
+    assert rows[known]["trust"] in ("high", "medium", "low")
+    assert rows[known]["trust_reason"]
+    assert (rows[old]["pK_low"], rows[old]["pK_high"]) == ("", "")
+    assert (rows[old]["trust"], "not known" in rows[old]["trust_reason"]) == ("medium", True)
     assert rows[old]["pK"] == rows[known]["pK"]
 
 
@@ -560,7 +652,6 @@ def test_without_a_checkpoint_the_shipped_model_is_used_else_the_last_one(
 
 def test_a_training_leaves_what_a_prediction_says_of_itself(trained: Run) -> None:
     state = load_checkpoint(trained.checkpoints / "model_best.pth.tar")
-    assert len(state["calibration"]["codes"]) == len(state["split"]["validation"])
-    assert set(state["domain"]["codes"]) <= set(state["split"]["train"])
+    assert read_calibration(state).constant < 5
     assert state["domain"]["ligand_size"] == [4, 4]
-    assert "domain" not in json.loads((trained.results / "run.json").read_text())
+    assert json.loads((trained.results / "run.json").read_text())["domain"] == state["domain"]

@@ -8,17 +8,20 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from src import training
 from src.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
+from src.evaluation.calibration import calibrate
 from src.graph import Batch
 from src.optimization import saving
 from src.optimization.optimizer import FINAL_LEARNING_RATE
 from src.optimization.progress import write_history
 from src.system.storage import StorageError
 from src.training import Trainer, TrainingError
+from tests.synthetic import random_batch
 from tests.training_runs import (
     EPOCHS,
     NUM_BATCHES,
@@ -494,15 +497,19 @@ def test_epochs_may_have_different_numbers_of_batches(tmp_path: Path, monkeypatc
     assert [position for position in saved if position[1]] == [(0, 3), (2, 3)]  # 3 is the last batch of the second
 
 
-def test_the_best_model_carries_the_errors_of_its_own_validation(tmp_path: Path) -> None:
-    """And a run that goes on has those of the epoch before, until its next one ends."""
+def test_the_best_model_carries_the_width_of_its_own_validation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And a run that goes on has that of the epoch before, until its next one ends."""
+    judged = []
+    monkeypatch.setattr("src.training.calibrate", lambda errors: judged.append(errors) or calibrate(errors))
     trainer = make_trainer(tmp_path)
-    trainer.fit(train_batches, VALIDATION)
+    trainer.fit(train_batches, [random_batch(12, seed=99, num_ligand_atoms=3, num_pocket_atoms=6)])
     best = load_checkpoint(tmp_path / "checkpoints" / "model_best.pth.tar")
-    calibration = best["calibration"]
-    assert calibration["codes"] == list(VALIDATION[0].codes)
-    rmse = best["progress"]["history"][-1]["validation_rmse"]
-    assert calibration["errors"].square().mean().sqrt().item() == pytest.approx(rmse, rel=1e-5)
+    rows = best["progress"]["history"]
+    errors = judged[len(rows) - 1]
+    assert float(np.sqrt(np.mean(errors**2))) == pytest.approx(rows[-1]["validation_rmse"], rel=1e-5)
+    assert best["calibration"] == calibrate(errors).state_dict()
     latest = load_checkpoint(tmp_path / "checkpoints" / "checkpoint.pth.tar")
     again = make_trainer(tmp_path / "again")
     again.load_state_dict(latest)

@@ -41,6 +41,7 @@ class Ligand:
     smiles: str  # neutral form without hydrogens; empty when RDKit cannot write one
     read_as: str  # 'sdf', 'mol2', or what Sanitisation says before them, such as 'partial sanitisation of the sdf'
     notes: tuple[str, ...]
+    mol: Chem.Mol | None = None  # the same atoms, as read
 
 
 def read_ligand(paths: Sequence[Path]) -> Ligand:
@@ -232,7 +233,7 @@ def _ligand(block: LigandRecord, how: Sanitisation) -> Ligand:
         bonds=pairs,
         bond_types=kinds,
     )
-    return Ligand(name, atoms, smiles, f"{how.value}{block.kind}", (*parsing_notes, *notes))
+    return Ligand(name, atoms, smiles, f"{how.value}{block.kind}", (*parsing_notes, *notes), mol)
 
 
 def _smiles(mol: Chem.Mol) -> str:

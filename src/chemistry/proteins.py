@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -113,6 +113,14 @@ def drop_ligand_copy(protein: Atoms, ligand: Atoms) -> tuple[Atoms, list[str]]:
             copies.append(residue)
     kept = take(protein, ~np.isin(protein.residue_index, copies)) if copies else protein
     return kept, [protein.residue_labels[residue] for residue in copies]
+
+
+def without_copies(protein: Protein, ligands: Sequence[Atoms]) -> Protein:
+    """The protein without the residues that are one of these ligands, with a note on them."""
+    for ligand in ligands:
+        atoms, copies = drop_ligand_copy(protein.atoms, ligand)
+        protein = replace(protein, atoms=atoms, notes=(*protein.notes, *copy_notes(copies)))
+    return protein
 
 
 def copy_notes(labels: Sequence[str]) -> tuple[str, ...]:

@@ -12,7 +12,8 @@ import numpy as np
 from rdkit import Chem
 from scipy.spatial.distance import cdist
 
-from src.data.demo_poses import GAUSS, HBOND, HYDROPHOBIC, PK_FAR, PK_PER_KCAL, REPULSION, DemoPose, draw_pose
+from src.chemistry.contact_energy import GAUSS, HBOND, HYDROPHOBIC, REPULSION
+from src.data.demo_poses import PK_FAR, PK_PER_KCAL, DemoPose, draw_pose
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)

@@ -12,30 +12,12 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
-from numpy.typing import NDArray
 from rdkit import Chem
 from rdkit.Chem.rdDistGeom import EmbedMultipleConfs, ETKDGv3
 from scipy.spatial.distance import cdist
 from scipy.spatial.transform import Rotation
 
-Floats = NDArray[np.float64]
-Flags = NDArray[np.bool_]
-
-# AutoDock Vina (doi 10.1002/jcc.21334): radii in Å, weights in kcal/mol. Its second, wide Gaussian is left
-# out: it is largest near 6.8 Å, where a graph of contacts ends. The other terms end below 6 Å by themselves.
-RADIUS = {
-    "C": 1.9,
-    "N": 1.8,
-    "O": 1.7,
-    "F": 1.5,
-    "P": 2.1,
-    "S": 2.0,
-    "Cl": 1.8,
-    "Br": 2.0,
-    "I": 2.2,
-    "ZN": 1.2,
-}
-GAUSS, REPULSION, HYDROPHOBIC, HBOND = -0.0356, 0.840, -0.0351, -0.587
+from src.chemistry.contact_energy import RADIUS, Flags, Floats, Sites, can_bond, classify, interaction_energy
 
 # pK = PK_FAR - PK_PER_KCAL * energy. In equilibrium the factor is 1 / (RT ln 10) = 0.73; these pockets
 # enclose the ligand loosely, and only a larger factor spreads the labels over the range of PDBbind.
@@ -77,17 +59,6 @@ CCCCc1nc(Cl)c(CO)n1Cc1ccc(-c2ccccc2-c2nn[nH]n2)cc1 CSc1ccc(C(=O)c2ccc(F)cc2)cc1
 CS(=O)(=O)c1ccc(C2=C(c3ccccc3)C(=O)OC2)cc1 CC(C)n1c(C=CC(O)CC(O)CC(=O)[O-])c(-c2ccc(F)cc2)c2ccccc12
 CCCCCCCC(=O)[O-] CCCCCCc1ccc(O)cc1O CC(C)CCCC(C)O
 """
-
-
-@dataclass(frozen=True)
-class Sites:
-    """Heavy atoms as the energy function sees them, n of them."""
-
-    pos: Floats  # [n, 3], Å
-    radius: Floats  # [n], Å
-    hydrophobic: Flags  # [n]
-    donor: Flags  # [n]
-    acceptor: Flags  # [n]
 
 
 @dataclass(frozen=True)
@@ -134,7 +105,7 @@ def draw_pose(rng: np.random.Generator) -> DemoPose:
     """
     number = rng.integers(len(_ligands()))
     mol = Chem.Mol(_ligands()[number], False, int(rng.integers(CONFORMERS)))
-    radius, classes = _classify(mol)
+    radius, classes = classify(mol)
     pos = Rotation.random(None, rng).apply(mol.GetConformer().GetPositions())
     pos = pos - pos[: len(radius)].mean(0)
     ligand = Sites(pos[: len(radius)], radius, *classes)
@@ -156,48 +127,6 @@ def draw_pose(rng: np.random.Generator) -> DemoPose:
     mol.GetConformer().SetPositions(pos + shift)
     parts.sort(key=lambda placed: placed[0].is_hetero)
     return DemoPose(mol, f"L{number + 1:02d}", [(part, at + shift) for part, at in parts], pk)
-
-
-def interaction_energy(ligand: Sites, pocket: Sites) -> float:
-    """Interaction energy in kcal/mol: the short-ranged terms of AutoDock Vina (doi 10.1002/jcc.21334).
-
-    Sums over all pairs, with their surface distance d = r - R_ligand - R_pocket in Å: gauss exp(-(d / 0.5)²),
-    repulsion d² for d < 0, hydrophobic falling from 1 at d = 0.5 to 0 at d = 1.5, and hydrogen bond falling
-    from 1 at d = -0.7 to 0 at d = 0, each times its weight. There is no term of the ligand alone.
-    """
-    d = cdist(ligand.pos, pocket.pos) - (ligand.radius[:, None] + pocket.radius)  # [n, m]
-    hydrophobic = ligand.hydrophobic[:, None] & pocket.hydrophobic
-    energy = (
-        GAUSS * np.exp(-((d / 0.5) ** 2))
-        + REPULSION * np.minimum(d, 0) ** 2
-        + HYDROPHOBIC * hydrophobic * np.clip(1.5 - d, 0, 1)
-        + HBOND * _can_bond(ligand, pocket) * np.clip(-d / 0.7, 0, 1)
-    )
-    return float(energy.sum())
-
-
-def _can_bond(a: Sites, b: Sites) -> Flags:
-    """Pairs [n, m] of a hydrogen bond donor and an acceptor."""
-    return (a.donor[:, None] & b.acceptor) | (a.acceptor[:, None] & b.donor)
-
-
-@cache
-def _patterns() -> tuple[Chem.Mol, ...]:
-    """SMARTS of hydrophobic atoms, donors and acceptors: Vina's classes, acids being acceptors only."""
-    return (
-        Chem.MolFromSmarts("[F,Cl,Br,I,$([#6]);!$([#6]~[!#6;!#1])]"),
-        Chem.MolFromSmarts("[#7,#8;!H0;!$([OX2H]C=O)]"),
-        Chem.MolFromSmarts("[O,$([nX2]),$([NX1]#C),$([NX2]=[C,N]);!$([NX2]=CN)]"),
-    )
-
-
-def _classify(mol: Chem.Mol) -> tuple[Floats, Flags]:
-    """Radii [n] in Å and classes [3, n], in the order of _patterns, of the heavy atoms, which come first."""
-    radius = np.array([RADIUS[atom.GetSymbol()] for atom in mol.GetAtoms() if atom.GetAtomicNum() > 1])
-    classes = np.zeros((3, len(radius)), dtype=bool)
-    for row, pattern in zip(classes, _patterns(), strict=True):
-        row[[match[0] for match in mol.GetSubstructMatches(pattern)]] = True
-    return radius, classes
 
 
 @cache
@@ -236,7 +165,7 @@ def _peptide(sequence: str) -> Part:
     end = next(atom for atom in mol.GetAtoms() if labels[atom.GetIdx()][2] == " OXT")
     dropped = {end.GetIdx(), *(a.GetIdx() for a in end.GetNeighbors() if a.GetSymbol() == "H")}
     kept = [index for index in range(mol.GetNumAtoms()) if index not in dropped]
-    radius, classes = _classify(mol)
+    radius, classes = classify(mol)
     heavy = [index for index in kept if index < len(radius)]
     pos = mol.GetConformer().GetPositions()
     return Part(pos[kept] - pos[heavy].mean(0), tuple(labels[i] for i in kept), radius[heavy], classes[:, heavy])
@@ -267,7 +196,7 @@ def _slide(ligand: Sites, pos: Floats, part: Part, toward: Floats, gap: float) -
     direction = _unit(toward)
     sites = part.sites(pos)
     # Pairs that can form a hydrogen bond come closer than their radii say, as they do in crystals.
-    reach = ligand.radius[:, None] + sites.radius + gap - 0.6 * _can_bond(ligand, sites)
+    reach = ligand.radius[:, None] + sites.radius + gap - 0.6 * can_bond(ligand, sites)
     apart = sites.pos - ligand.pos[:, None]  # [n, m, 3]
     along = apart @ direction
     # A pair first touches at the larger root t of |apart + t * direction| = reach.

@@ -61,6 +61,7 @@ class Judged:
     targets: tuple[str, ...] = ()  # the protein of each; empty where proteins are not known
     spread: np.ndarray | None = None  # [n] pK, standard deviation over the members of an ensemble
     clusters: tuple[object, ...] | None = None  # group of the split that each is of; None where it knows none
+    half_widths: np.ndarray | None = None  # [n] pK, of their intervals; None where the complexes judged shaped them
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # part of a joined model, such as 'network' -> [n] pK
 
     def __post_init__(self) -> None:
@@ -89,7 +90,6 @@ class Run:
     num_weights: int = 0
     joined_with: str = ""  # second part of a joined model, in words; '' for a network alone
     synthetic: bool = False
-    half_width: float | None = None  # pK, of the interval that it gives; None where the complexes judged shaped it
     command: str = "python main.py --evaluate"  # writes the same page again
 
 
@@ -176,7 +176,7 @@ def compute_findings(
         against_baseline=_against_best(judged, baselines),
         comparison=_comparison(judged, *other) if other else None,
         powers=dict(powers or {}),
-        coverage=coverage(*both, run.half_width) if run.half_width and judged.codes else None,
+        coverage=None if judged.half_widths is None else coverage(*both, judged.half_widths, clusters),
     )
 
 
@@ -189,7 +189,7 @@ def metrics_json(findings: Findings) -> dict[str, object]:
         "resampled": findings.judged.resampled,
         **{name: _plain(row) for name, row in findings.table.items()},
         "pearson given ligand size": findings.given_size.as_dict(),
-        "interval": asdict(findings.coverage) if findings.coverage else None,
+        "interval": _plain_coverage(findings.coverage),
         "by kind": _plain_groups(findings.by_kind),
         "by target": _plain_groups(findings.by_target),
         "casf": {name: _plain(row) for name, row in findings.powers.items()},
@@ -218,9 +218,15 @@ def require_common(codes: Sequence[str], source: str, other: Mapping[str, float]
 def coverage_text(coverage: Coverage) -> str:
     """What the report and the model card say of the interval."""
     return (
-        f"The interval of ±{coverage.half_width:.2f} pK that comes with a prediction should hold {coverage.level:.0%} "
-        f"of the measured values; it holds {coverage.share:.0%} of these {coverage.count:,} (95% interval "
-        f"{coverage.low:.0%} to {coverage.high:.0%})."
+        f"The interval of ±{coverage.half_width:.2f} pK on average that comes with a prediction should hold "
+        f"{coverage.level:.0%} of the measured values; it holds {coverage.share:.0%} of these {coverage.count:,} (95% "
+        f"interval {coverage.low:.0%} to {coverage.high:.0%})."
+        + (
+            ""
+            if math.isnan(coverage.by_width)
+            else f" RMSE of the third with the narrowest intervals {coverage.thirds[0]:.2f}, with the widest "
+            f"{coverage.thirds[1]:.2f}."
+        )
     )
 
 
@@ -247,6 +253,10 @@ def predictions_table(findings: Findings) -> tuple[list[str], list[list[object]]
         columns["target"] = judged.targets
     for name, predicted in judged.parts.items():
         columns[f"predicted_pK_{name.replace(' ', '_')}"] = [round(float(value), 4) for value in predicted]
+    if judged.half_widths is not None:
+        for name, sign in (("pK_low", -1), ("pK_high", 1)):
+            ends = judged.predicted + sign * judged.half_widths
+            columns[name] = [round(float(value), 4) for value in ends]
     if judged.spread is not None:
         columns["spread_pK"] = [round(float(value), 4) for value in judged.spread]
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
@@ -310,6 +320,10 @@ def _plain_comparison(comparison: Comparison | None) -> dict[str, object] | None
         return None
     counts = {"complexes": comparison.count, "left_out": comparison.num_left_out}
     return {"source": comparison.source, **counts, **_plain(comparison.metrics)}
+
+
+def _plain_coverage(found: Coverage | None) -> dict[str, object] | None:
+    return found and {name: None if value != value else value for name, value in asdict(found).items()}
 
 
 def _plain_groups(groups: Sequence[Group]) -> dict[str, object]:

@@ -12,7 +12,7 @@ import torch
 
 from src.chemistry.atoms import StructureError
 from src.chemistry.ligands import Ligand, ligand_of
-from src.chemistry.proteins import Protein, read_protein
+from src.chemistry.proteins import Protein, read_protein, without_copies
 from src.data.batching import collate
 from src.data.dataset import Example
 from src.data_processing import Receptor, build_graph, pocket_atoms
@@ -39,11 +39,14 @@ class Explainer:
         *,
         model_name: str,
         replaces: bool = False,
+        templates: Sequence[Ligand] = (),
     ):
         """
         Args:
             replaces: the poses that an earlier run explained go, as soon as there is something to put in their place.
+            templates: crystal ligands that poses were modelled on, which are no part of the protein.
         """
+        self._templates = [ligand.atoms for ligand in templates]
         self.folder, self.model_name, self._replaces = folder, model_name, replaces
         self._models, self._settings, self._device = models, settings, device
         self._receptor: tuple[Path, Receptor] | None = None
@@ -70,7 +73,7 @@ class Explainer:
         if isinstance(ligand, StructureError):
             raise ligand
         if self._receptor is None or self._receptor[0] != pose.protein:
-            self._receptor = pose.protein, Receptor(read_protein(pose.protein))
+            self._receptor = pose.protein, Receptor(without_copies(read_protein(pose.protein), self._templates))
         protein = self._receptor[1].around(ligand.atoms.pos, self._settings.pocket_radius)
         attribution = explain(self._models, ligand, protein, self._settings, self._device)
         self._remove_earlier()

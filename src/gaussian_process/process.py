@@ -16,34 +16,40 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import embedding_bag
 
 from src.checkpoint import CheckpointError
+from src.gaussian_process.likenesses import (
+    NUM_BITS,
+    Likenesses,
+    environment_bits,
+    packed,
+    saturation,
+    shared_bits,
+    squared_distances,
+)
 from src.gaussian_process.profiles import (
     NUM_CLASSES,
     NUM_CONTACT_COUNTS,
-    NUM_ENVIRONMENTS,
     NUM_TYPES,
     ContactProfiles,
+    LabelledProfiles,
     contact_profiles,
+    labelled_profiles,
 )
 from src.graph import RESIDUE_TYPES, Batch
 from src.visnet.readout import contact_weights, line_through
 
 MAX_REFERENCES = 5000  # more training complexes shape the prediction through so many of them, drawn at random
 NOISE = 0.3  # variance, in units of that of a kernel term
-HALF_SATURATION = 10.0  # weighted contacts with which likeness counts half; without a contact it counts nothing
 RARE = 0.01  # a count that fewer than this fraction of the training complexes have is not compared ...
 ABSENT = 0.01  # ... where a complex has it only above this
 REFERENCE_STEPS = 127  # int8 steps from 0 to FARTHEST in what a checkpoint stores of a reference
 FARTHEST = 4.0  # standard deviations that no count is beyond; those within half of it are hardly changed
-LEVELS = (0, 1, 3)  # two ligands share an environment if both have it more often than this
 PATH_POINTS = 32  # points of the quadrature over the contacts' common scale
 LEAST_DEVIATION = 1e-6  # standard deviation of a log count that does not vary
 ROWS_AT_A_TIME = 1000
 DIAGONAL_JITTER = 1e-6  # fraction of the mean diagonal; float32 tells near copies apart by noise alone
 
-NUM_BITS = len(LEVELS) * NUM_ENVIRONMENTS
 NUM_COUNTS = NUM_CONTACT_COUNTS + len(RESIDUE_TYPES) * (NUM_CLASSES + 1) + NUM_TYPES + 1
 
 # What a checkpoint holds of a process: numbers, and tensors of n references, D coordinates and B bytes.
@@ -79,6 +85,7 @@ class GaussianProcess(nn.Module):
         super().__init__()
         self.cutoff, self.intercept, self.slope = stored["cutoff"], stored["intercept"], stored["slope"]
         self.num_residue_columns: int = stored["num_residue_columns"]
+        self.codes: tuple[str, ...] = tuple(stored["codes"])
         bits = np.unpackbits(stored["environments"].numpy(), axis=1)
         buffers = {name: stored[name].float() for name in ("mean", "deviation", "factor", "weights")}
         buffers["references"] = stored["references"].float() * (FARTHEST / REFERENCE_STEPS * buffers["factor"])
@@ -92,16 +99,26 @@ class GaussianProcess(nn.Module):
         return {
             **{name: getattr(self, name) for name in _NUMBERS},
             "num_residue_columns": self.num_residue_columns,
+            "codes": list(self.codes),
             "columns": self.columns.int().cpu(),
             **{name: getattr(self, name).cpu() for name in ("mean", "deviation", "factor", "weights")},
             "references": self._rounded(self.references).cpu(),
-            "environments": _packed(self.environments.t()),
+            "environments": packed(self.environments.t()),
         }
 
     def forward(self, batch: Batch) -> Tensor:
         """pK [G] of the complexes of a batch."""
-        profiles = contact_profiles(batch, contact_weights(batch, self.cutoff))
-        return self.intercept + self.slope * profiles.total + self._by_likeness(profiles)
+        profiles = self.profiles(batch)
+        return self.predict(profiles, self.likenesses(profiles))
+
+    def profiles(self, batch: Batch) -> ContactProfiles:
+        """What the complexes of a batch are compared by."""
+        return contact_profiles(batch, contact_weights(batch, self.cutoff))
+
+    def predict(self, profiles: ContactProfiles, likenesses: Likenesses) -> Tensor:
+        """pK [G] of complexes whose likenesses with the references are known."""
+        by_likeness = saturation(profiles.total) * self.weigh(likenesses)
+        return self.intercept + self.slope * profiles.total + by_likeness
 
     def contributions(self, batch: Batch) -> Tensor:
         """What each contact adds to `intercept`, [C] pK; together they are the prediction.
@@ -114,33 +131,39 @@ class GaussianProcess(nn.Module):
         for point, length in zip(*np.polynomial.legendre.leggauss(PATH_POINTS), strict=True):
             with torch.enable_grad():
                 scale = torch.full_like(weights, (point + 1) / 2).requires_grad_()
-                by_likeness = self._by_likeness(contact_profiles(batch, scale * weights))
+                profiles = contact_profiles(batch, scale * weights)
+                by_likeness = saturation(profiles.total) * self.weigh(self.likenesses(profiles))
                 (slope,) = torch.autograd.grad(by_likeness.sum(), scale)
             total = total + length / 2 * slope
         return total
 
-    def _by_likeness(self, profiles: ContactProfiles) -> Tensor:
-        """[G] pK beside the line."""
-        return saturation(profiles.total) * (self.kernel(profiles) @ self.weights)
+    def weigh(self, likenesses: Likenesses) -> Tensor:
+        """[G] the sum over the references of likeness times weight."""
+        return likenesses.kernel @ self.weights
 
-    def kernel(self, profiles: ContactProfiles) -> Tensor:
-        """Likeness [G, n] to the references."""
-        contacts, ligands, residues = self.likenesses(profiles)
-        return contacts + ligands * (1 + residues)
+    def facts(self, profiles: ContactProfiles, likenesses: Likenesses) -> Tensor:
+        """[G, F] what is known of complexes beforehand that says how far a score is off, as calibration.FACTS."""
+        heavy_atoms = profiles.atoms[:, -1].clamp(min=1)
+        nearest = (part.amax(1) for part in (likenesses.residues, likenesses.together))
+        return torch.stack([*nearest, heavy_atoms.log().to(likenesses.residues.dtype)], dim=1)
 
-    def likenesses(self, profiles: ContactProfiles) -> tuple[Tensor, Tensor, Tensor]:
-        """exp(-d^2), T and exp(-r^2) with the references, [G, n] each."""
+    def likenesses(self, profiles: ContactProfiles) -> Likenesses:
+        """With the references, [G, n] each."""
         at, split = self.coordinates(profiles), len(self.columns) - self.num_residue_columns
-        contacts = torch.exp(-_squared_distances(at[:, :split], self.references[:, :split]))
-        residues = torch.exp(-_squared_distances(at[:, split:], self.references[:, split:]))
+        contacts = torch.exp(-squared_distances(at[:, :split], self.references[:, :split]))
+        residues = torch.exp(-squared_distances(at[:, split:], self.references[:, split:]))
         bits = environment_bits(profiles)
-        shared, count = _shared_bits(bits, self.environments), bits.sum(1, keepdim=True)
-        return contacts, shared / (count + self.num_environments - shared).clamp(min=1), residues
+        shared, count = shared_bits(bits, self.environments), bits.sum(1, keepdim=True)
+        ligands = shared / (count + self.num_environments - shared).clamp(min=1)
+        return Likenesses(contacts, ligands, residues)
 
-    def remember(self, profiles: ContactProfiles) -> None:
+    def remember(self, known: LabelledProfiles) -> None:
         """Make these the references, rounded as a checkpoint stores them."""
-        stored = self._rounded(self.coordinates(profiles))
+        stored = self._rounded(self.coordinates(known.profiles))
         self.references = stored.float() * (FARTHEST / REFERENCE_STEPS * self.factor)
+        self.environments = environment_bits(known.profiles).t().contiguous()
+        self.num_environments = self.environments.sum(0)
+        self.codes = known.codes
 
     def _rounded(self, coordinates: Tensor) -> Tensor:
         """int8 [n, D]: a step is 1/32 of a standard deviation, which moves no score by 0.01 pK."""
@@ -156,48 +179,46 @@ def fit_gaussian_process(batches: Iterable[Batch], cutoff: float) -> GaussianPro
     """The process of a training set with exact labels.
 
     Args:
-        batches: on the CPU, not augmented.
+        batches: on the CPU, not augmented, at least one.
         cutoff: of contacts, Å.
     """
-    parts, labels = [], []
-    for batch in batches:
-        parts.append(contact_profiles(batch, contact_weights(batch, cutoff)))
-        labels.append(batch.pk)
-    profiles, pk = ContactProfiles(*map(torch.cat, zip(*parts, strict=True))), torch.cat(labels).double()
+    return fit_to_profiles(labelled_profiles(batches, cutoff), cutoff)
+
+
+def fit_to_profiles(known: LabelledProfiles, cutoff: float) -> GaussianProcess:
+    """The same for complexes whose profiles, of contacts to the cutoff, are made already."""
+    profiles, pk = known.profiles, known.pk
     intercept, slope = line_through(profiles.total, pk)
     draw = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(pk), generator=draw)[:MAX_REFERENCES].sort().values
-    references = ContactProfiles(*(values[chosen] for values in profiles))
-    scaling = _scaling(profiles)
+    references, scaling = known.of(chosen), _scaling(profiles)
     process = GaussianProcess(
         {
             **scaling,
             **{"cutoff": cutoff, "intercept": intercept, "slope": slope},
-            "references": torch.zeros(0, len(scaling["columns"])),
-            "environments": _packed(environment_bits(references)),
-            "weights": torch.zeros(len(chosen)),
+            **no_references(len(scaling["columns"])),
         }
     )
     process.remember(references)
-    at = saturation(references.total).double()
+    at = saturation(references.profiles.total).double()
 
     def rows(part: slice) -> Tensor:
         some = ContactProfiles(*(values[part] for values in profiles))
-        return saturation(some.total).double().unsqueeze(1) * process.kernel(some).double() * at
+        return saturation(some.total).double().unsqueeze(1) * process.likenesses(some).kernel.double() * at
 
     rest = pk - intercept - slope * profiles.total.double()
     process.weights = (at * _solve(rows, rest, chosen)).float()
     return process
 
 
-def saturation(total: Tensor) -> Tensor:
-    """[G] how much likeness counts, from 0 without contacts towards 1."""
-    return total / (total + HALF_SATURATION)
-
-
-def environment_bits(profiles: ContactProfiles) -> Tensor:
-    """[G, levels * NUM_ENVIRONMENTS] 1 where a ligand has an environment more often than a level."""
-    return torch.cat([profiles.environments > level for level in LEVELS], dim=1).to(profiles.environments.dtype)
+def no_references(num_columns: int) -> dict[str, Any]:
+    """What a process stores of its references while it has none."""
+    return {
+        "references": torch.zeros(0, num_columns, dtype=torch.int8),
+        "environments": torch.zeros(0, NUM_BITS // 8, dtype=torch.uint8),
+        "weights": torch.zeros(0),
+        "codes": [],
+    }
 
 
 def read_process(stored: Mapping[str, Any] | None) -> GaussianProcess | None:
@@ -208,28 +229,48 @@ def read_process(stored: Mapping[str, Any] | None) -> GaussianProcess | None:
     """
     if stored is None:
         return None
-    tensors = {name: value for name, value in stored.items() if type(value) is Tensor}
-    count, width = (tensors[name].numel() if name in tensors else 0 for name in ("weights", "columns"))
-    sizes = {"n": count, "D": width, "B": NUM_BITS // 8}
+    width = stored["columns"].numel() if type(stored.get("columns")) is Tensor else 0
     sound = (
-        all(type(stored.get(name)) is float and math.isfinite(stored[name]) for name in _NUMBERS)
-        and set(tensors) == set(_TENSORS)
-        and all(
-            tensors[name].dtype == dtype
-            and tensors[name].shape == tuple(sizes[letter] for letter in shape)
-            and bool(torch.isfinite(tensors[name]).all())
-            for name, (dtype, shape) in _TENSORS.items()
-        )
-        and bool((tensors["deviation"] > 0).all())
-        and bool(((tensors["columns"] >= 0) & (tensors["columns"] < NUM_COUNTS)).all())
+        are_stored(stored, _TENSORS, width)
+        and all(type(stored.get(name)) is float and math.isfinite(stored[name]) for name in _NUMBERS)
+        and bool((stored["deviation"] > 0).all())
+        and bool(((stored["columns"] >= 0) & (stored["columns"] < NUM_COUNTS)).all())
         and type(stored.get("num_residue_columns")) is int
-        and 0 <= stored["num_residue_columns"] <= sizes["D"]
-        and sizes["n"] <= MAX_REFERENCES
+        and 0 <= stored["num_residue_columns"] <= width
         and stored["cutoff"] > 0
     )
     if not sound:
-        raise CheckpointError("the Gaussian process stored in the checkpoint is not one that this program writes")
+        raise CheckpointError(
+            "the Gaussian process stored in it is not as this release writes it; for a checkpoint of an earlier one, "
+            "`python main.py` with the settings of its run makes it anew, without training"
+        )
     return GaussianProcess(stored)
+
+
+def are_stored(stored: Mapping[str, Any], tensors: Mapping[str, tuple[torch.dtype, str]], width: int) -> bool:
+    """Whether a checkpoint holds these tensors of finite numbers, and no others, with a code for each reference.
+
+    Args:
+        tensors: name -> type and dimensions: n references, D coordinates and B bytes.
+        width: D.
+    """
+    found = {name: value for name, value in stored.items() if type(value) is Tensor}
+    count = found["weights"].numel() if "weights" in found else 0
+    sizes = {"n": count, "D": width, "B": NUM_BITS // 8}
+    codes = stored.get("codes")
+    return (
+        set(found) == set(tensors)
+        and all(
+            found[name].dtype == dtype
+            and found[name].shape == tuple(sizes[letter] for letter in shape)
+            and bool(torch.isfinite(found[name]).all())
+            for name, (dtype, shape) in tensors.items()
+        )
+        and count <= MAX_REFERENCES
+        and type(codes) is list
+        and len(codes) == count
+        and all(type(code) is str for code in codes)
+    )
 
 
 def _all_counts(profiles: ContactProfiles) -> Tensor:
@@ -294,23 +335,3 @@ def _solve(rows: Callable[[slice], Tensor], rest: Tensor, chosen: Tensor) -> Ten
     products.add_(among + among.t(), alpha=NOISE / 2)
     products.diagonal().add_(products.diagonal().mean() * DIAGONAL_JITTER)
     return torch.linalg.solve(products, target)
-
-
-def _squared_distances(at: Tensor, references: Tensor) -> Tensor:
-    """[G, n] of points [G, D] and [n, D]."""
-    squares = (at * at).sum(1, keepdim=True) + (references * references).sum(1)
-    return torch.addmm(squares, at, references.t(), alpha=-2).clamp(min=0)
-
-
-def _shared_bits(bits: Tensor, references: Tensor) -> Tensor:
-    """[G, n] the matrix product of zeros and ones [G, B] and [B, n].
-
-    A ligand has some 60 of 3,072 bits, so that adding up their rows is several times faster than a product.
-    """
-    count = bits.sum(1).long()
-    return embedding_bag(bits.nonzero()[:, 1], references, count.cumsum(0) - count, mode="sum")
-
-
-def _packed(bits: Tensor) -> Tensor:
-    """[n, B / 8] uint8 of zeros and ones [n, B]."""
-    return torch.from_numpy(np.packbits(bits.cpu().numpy().astype(bool), axis=1))

@@ -6,6 +6,7 @@ cutoff, so they are continuous in every coordinate; none changes when the comple
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from src.graph import FEATURE_COLUMN, MAX_CHARGE, RESIDUE_TYPES, Batch, EdgeKind, Hybridisation, Side
 from src.visnet.geometry import distances_and_units
 from src.visnet.message_passing import sum_by_index
+from src.visnet.readout import contact_weights
 
 # The shells of distance pass into each other at these, Å: polar contacts, touching surfaces, second neighbours.
 SHELL_BOUNDARIES = (3.5, 4.5)
@@ -70,6 +72,34 @@ def contact_profiles(batch: Batch, weights: Tensor) -> ContactProfiles:
         _environments(batch, ligand, ligand_graph).to(weights.dtype),
         sum_by_index(weights, graph, num_graphs),
     )
+
+
+class LabelledProfiles(NamedTuple):
+    """The profiles of N complexes with exact labels."""
+
+    profiles: ContactProfiles
+    pk: Tensor  # [N] float64
+    codes: tuple[str, ...]
+
+    def of(self, chosen: Tensor) -> LabelledProfiles:
+        """The complexes [M] of these numbers."""
+        profiles = ContactProfiles(*(values[chosen] for values in self.profiles))
+        return LabelledProfiles(profiles, self.pk[chosen], tuple(self.codes[number] for number in chosen.tolist()))
+
+
+def labelled_profiles(batches: Iterable[Batch], cutoff: float) -> LabelledProfiles:
+    """
+    Args:
+        batches: on the CPU, not augmented, at least one.
+        cutoff: of contacts, Å.
+    """
+    parts, labels, codes = [], [], []
+    for batch in batches:
+        parts.append(contact_profiles(batch, contact_weights(batch, cutoff)))
+        labels.append(batch.pk)
+        codes += batch.codes
+    profiles = ContactProfiles(*map(torch.cat, zip(*parts, strict=True)))
+    return LabelledProfiles(profiles, torch.cat(labels).double(), tuple(codes))
 
 
 def atom_types(features: Tensor) -> Tensor:

@@ -35,6 +35,8 @@ def predict_batches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and measured pK of every complex, in the order of the batches, each [number of complexes].
 
+    A model that answers [G, columns] gives so many numbers of each complex in place of its pK.
+
     A batch that does not fit into memory is run in parts, and so are those after it that are as large.
 
     Args:
@@ -45,7 +47,7 @@ def predict_batches(
         TooLargeError: naming a complex that does not fit even alone.
     """
     model.eval()
-    predicted, measured = [np.zeros(0, dtype=np.float32)], [np.zeros(0, dtype=np.float32)]
+    predicted, measured = [], [np.zeros(0, dtype=np.float32)]
 
     def predict(batch: Batch) -> None:
         with autocast(device, precision):
@@ -73,4 +75,6 @@ def predict_batches(
             left_out.append(sum(map(len, predicted)))
             predicted.append(np.full(1, np.nan, dtype=np.float32))
         measured.append(batch.pk.numpy())
-    return np.concatenate(predicted), np.concatenate(measured)
+    shape = next((part.shape[1:] for part in predicted if part.ndim > 1), ())
+    alike = [part if part.ndim > len(shape) else np.full((1, *shape), np.nan, dtype=np.float32) for part in predicted]
+    return np.concatenate([np.zeros((0, *shape), dtype=np.float32), *alike]), np.concatenate(measured)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from src.pdbbind.affinity import (
@@ -13,6 +13,7 @@ from src.pdbbind.affinity import (
     UNSTATED_KIND,
     Index,
     IndexEntry,
+    Label,
     PDBbindError,
     checked_code,
     choose_label,
@@ -41,6 +42,7 @@ _TABLE_COLUMNS = {
     "remark": ("remark",),
 }
 _ROW_FORM = "expected below the header: a row for each complex, with its code and its pK or affinity_text"
+_LABELS = {"pk", "affinity_text"}
 # Columns that hold an affinity in parts.
 _SEPARATE_PARTS = {"value", "affinity_value", "unit", "units", "affinity_unit", "relation"}
 
@@ -87,26 +89,38 @@ def read_table(path: Path, root: Path | None = None) -> tuple[Index, dict[str, C
     return index, {entry.code: files[entry.code] for entry in index.entries if entry.code in files}
 
 
+def label_reader(path: Path, header: Sequence[str]) -> Callable[[Sequence[str]], tuple[float, int]]:
+    """What turns the cells of a row into its pK, and 0 where that is exact, 1 where it is a least, -1 a most value.
+
+    It raises PDBbindError for a row whose affinity is missing or not understood.
+
+    Raises:
+        PDBbindError: no column of the header gives an affinity, or two give one.
+    """
+    columns, kind = _columns(path, header)
+    if not columns.keys() & _LABELS:
+        known = ", ".join(alias for field in sorted(_LABELS) for alias in _TABLE_COLUMNS[field])
+        raise PDBbindError(f"{path}: header {quoted(', '.join(header))} lacks a column with the affinity: {known}")
+
+    def read(cells: Sequence[str]) -> tuple[float, int]:
+        fields = {name: cells[columns[name]].strip() for name in _LABELS & columns.keys()}
+        label, _ = _parse_label(fields, kind)
+        entry = IndexEntry("", None, None, *label, ligand_name="", remark="")
+        return entry.pk, entry.bound
+
+    return read
+
+
 def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[Callable[[str], dict[str, str]], str]:
     """Return what turns a line into {field: cell}, and the kind that the name of the pK column states."""
     header = next((text for _, text in lines if is_content(text)), "")
     delimiter = max(",;\t", key=header.count)
     try:
-        names = [re.sub(r"[\s-]+", "_", cell.strip().lower()) for cell in _split(header, delimiter)]
+        names = _split(header, delimiter)
     except PDBbindError as error:
         raise PDBbindError(f"{path}: header {quoted(header)} {error}") from error
-    if apart := _SEPARATE_PARTS.intersection(names):
-        # A number in nM that is read as a pK is a wrong label which nothing later can notice.
-        raise PDBbindError(f"{path}: column {min(apart)!r}: give pK, or all in one column affinity_text (Kd=49uM)")
-    columns: dict[str, int] = {}
-    kind = UNSTATED_KIND
-    for column, name in enumerate(names):
-        field = next((field for field, aliases in _TABLE_COLUMNS.items() if name in aliases), None)
-        if field is not None and columns.setdefault(field, column) != column:
-            raise PDBbindError(f"{path}: columns {names[columns[field]]!r} and {name!r} both give {field}")
-        if field == "pk":
-            kind = {"pkd": "Kd", "pki": "Ki", "pic50": "IC50"}.get(name, UNSTATED_KIND)
-    if "code" not in columns or not columns.keys() & {"pk", "affinity_text"}:
+    columns, kind = _columns(path, names)
+    if "code" not in columns or not columns.keys() & _LABELS:
         known = "; ".join(f"{field}: {', '.join(aliases)}" for field, aliases in _TABLE_COLUMNS.items())
         raise PDBbindError(f"{path}: header {quoted(header)} lacks code or pK; columns understood are {known}")
 
@@ -119,6 +133,23 @@ def _read_header(path: Path, lines: Iterator[tuple[int, str]]) -> tuple[Callable
     return cells_of, kind
 
 
+def _columns(path: Path, header: Sequence[str]) -> tuple[dict[str, int], str]:
+    """The column of each field that a header has, and the kind that the name of the pK column states."""
+    names = [re.sub(r"[\s-]+", "_", cell.strip().lower()) for cell in header]
+    if apart := _SEPARATE_PARTS.intersection(names):
+        # A number in nM that is read as a pK is a wrong label which nothing later can notice.
+        raise PDBbindError(f"{path}: column {min(apart)!r}: give pK, or all in one column affinity_text (Kd=49uM)")
+    columns: dict[str, int] = {}
+    kind = UNSTATED_KIND
+    for column, name in enumerate(names):
+        field = next((field for field, aliases in _TABLE_COLUMNS.items() if name in aliases), None)
+        if field is not None and columns.setdefault(field, column) != column:
+            raise PDBbindError(f"{path}: columns {names[columns[field]]!r} and {name!r} both give {field}")
+        if field == "pk":
+            kind = {"pkd": "Kd", "pki": "Ki", "pic50": "IC50"}.get(name, UNSTATED_KIND)
+    return columns, kind
+
+
 def _split(text: str, delimiter: str) -> list[str]:
     """Split one line; a quoted cell cannot span lines, so a lost quote costs one row and not the file."""
     try:
@@ -128,6 +159,15 @@ def _split(text: str, delimiter: str) -> list[str]:
 
 
 def _parse_row(cells: dict[str, str], pk_kind: str) -> tuple[IndexEntry, float | None]:
+    label, difference = _parse_label(cells, pk_kind)
+    resolution, nmr = parse_resolution(cells.get("resolution", ""))
+    reference = {field: cells.get(field, "") for field in ("ligand_name", "remark")}
+    code, year = checked_code(cells.get("code", "")), parse_year(cells.get("year", ""))
+    return IndexEntry(code, resolution, year, *label, nmr=nmr, **reference), difference
+
+
+def _parse_label(cells: dict[str, str], pk_kind: str) -> tuple[Label, float | None]:
+    """The affinity of a row, and by how much its pK and its text differ."""
     text, stated = cells.get("affinity_text", ""), parse_pk(cells.get("pk", ""))
     parsed = None
     if starts_with_affinity(text) or (stated is None and text):
@@ -139,10 +179,7 @@ def _parse_row(cells: dict[str, str], pk_kind: str) -> tuple[IndexEntry, float |
     label, difference = choose_label(parsed, stated, trust_stated=True)
     if parsed is None:
         label = (pk_kind, *label[1:])
-    resolution, nmr = parse_resolution(cells.get("resolution", ""))
-    reference = {field: cells.get(field, "") for field in ("ligand_name", "remark")}
-    code, year = checked_code(cells.get("code", "")), parse_year(cells.get("year", ""))
-    return IndexEntry(code, resolution, year, *label, nmr=nmr, **reference), difference
+    return label, difference
 
 
 def _table_path(text: str, table: Path, root: Path | None) -> Path | None:

@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rdkit import DataStructs
-from torch import nn
 
 from src.checkpoint import FOR_PREDICTION, LATEST, CheckpointError, load_checkpoint
 from src.data.batching import batch_budget, in_order
@@ -39,13 +37,14 @@ from src.evaluation.findings import (
 from src.evaluation.metrics import results_table
 from src.evaluation.model_card import model_card
 from src.evaluation.report import report_page
-from src.gaussian_process.joined_model import JoinedModel
+from src.gaussian_process.joined_model import JoinedModel, Judge
 from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import TooLargeError
 from src.pdbbind.index import write_skipped
 from src.run.casf_scoring import CasfScores, score_casf
 from src.run.run_record import FREE_KEYS
 from src.scoring.ensemble import Scorer, load_scorer
+from src.scoring.trust import half_widths
 from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity, fingerprints
 from src.similarity.splits import group_of_code, judged_part
@@ -106,7 +105,7 @@ def evaluate_checkpoint(
         log.warning("the data are not those of the training: numbers will differ from those written then")
     if other:
         require_common(_codes(test), *other)  # before the hour that predictions may take
-    predicted, parts, left_out = _predict(scorer, settings, test)
+    told, left_out = _predict(scorer, settings, test)
     kept = [place for place in range(len(test)) if place not in left_out]
     if not kept:
         raise TooLargeError(f"no complex of the {part} set fits into memory: {listed(sorted(_codes(test)))}")
@@ -116,14 +115,12 @@ def evaluate_checkpoint(
     trained_on = {*split.codes["train"], *split.codes["validation"]}
     casf = score_casf(scorer, request.casf, trained_on=trained_on) if request.casf else CasfScores()
     return compute_findings(
-        _judged(
-            dataset, scored, predicted[kept], groups, targets, {name: values[kept] for name, values in parts.items()}
-        ),
+        _judged(dataset, scorer, scored, told[kept], groups, targets, is_calibrated=part == "test"),
         _baselines(train, scored, _nearest(dataset, similarity, train, scored)),
         JudgedPart(
             part, split, (*dataset.skipped, *casf.skipped), left_out=[test[place].graph.code for place in left_out]
         ),
-        _run(scorer, checkpoint, state, request.command, is_calibrated=part == "test"),
+        _run(scorer, checkpoint, state, request.command),
         other=other,
         powers=casf.powers,
     )
@@ -181,24 +178,12 @@ def _train_and_test(
     return train, test
 
 
-def _predict(
-    scorer: Scorer, settings: Settings, test: Sequence[Example]
-) -> tuple[np.ndarray, dict[str, np.ndarray], list[int]]:
-    """pK by the model, pK by each of the parts that a joined model has, and the places of what does not fit."""
-    model, left_out = scorer.model, set()
-
-    def predict(model: nn.Module) -> np.ndarray:
-        places: list[int] = []
-        batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
-        predicted, _ = predict_batches(model, batches, scorer.device, left_out=places)
-        left_out.update(places)
-        return predicted
-
-    if not isinstance(model, JoinedModel):
-        return predict(model), {}, sorted(left_out)
-    parts = {"network": predict(model.network), "Gaussian process": predict(model.process)}
-    joined = model.mean(*(torch.from_numpy(predicted) for predicted in parts.values())).numpy()
-    return joined, parts, sorted(left_out)
+def _predict(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> tuple[np.ndarray, list[int]]:
+    """What the model says of each complex, [n, len(JUDGED)], and the places of those that do not fit."""
+    left_out: list[int] = []
+    batches = in_order(test, settings.training.batch_size, batch_budget(settings.training))
+    told, _ = predict_batches(Judge(scorer.model), batches, scorer.device, left_out=left_out)
+    return told.astype(np.float64), left_out
 
 
 def _targets(dataset: Dataset, similarity: Similarity, test: Sequence[Example], limit: float) -> list[str]:
@@ -247,31 +232,34 @@ def _tanimoto(rows: Sequence, columns: Sequence) -> np.ndarray:
 
 def _judged(
     dataset: Dataset,
+    scorer: Scorer,
     test: Sequence[Example],
-    predicted: np.ndarray,
+    told: np.ndarray,
     groups: Mapping[str, object],
     targets: Sequence[str],
-    parts: Mapping[str, np.ndarray],
+    *,
+    is_calibrated: bool,
 ) -> Judged:
-    codes = _codes(test)
+    """
+    Args:
+        is_calibrated: the intervals were made from other complexes than those that are judged.
+    """
+    codes, is_joined = _codes(test), isinstance(scorer.model, JoinedModel)
     return Judged(
         codes=tuple(codes),
         measured=measured_pk(test),
-        predicted=predicted.astype(np.float64),
+        predicted=told[:, 0],
         heavy_atoms=np.array([example.graph.num_ligand_atoms for example in test]),
         kinds=tuple(dataset.entries[code].kind for code in codes),
         smiles=tuple(example.graph.smiles for example in test),
         targets=tuple(targets),
         clusters=tuple(groups[code] for code in codes) if groups else None,
-        parts=parts,
+        parts={"network": told[:, 1], "Gaussian process": told[:, 2]} if is_joined else {},
+        half_widths=half_widths(told, scorer.calibration) if is_calibrated and scorer.calibration else None,
     )
 
 
-def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: str, *, is_calibrated: bool) -> Run:
-    """
-    Args:
-        is_calibrated: the interval was made from other complexes than those that are judged.
-    """
+def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: str) -> Run:
     # The best checkpoint is that of an earlier epoch; the latest beside it has the whole history.
     latest = checkpoint.with_name(LATEST)
     whole = state
@@ -289,7 +277,6 @@ def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: st
         num_weights=sum(parameter.numel() for parameter in scorer.model.parameters()),
         joined_with=_joined_with(scorer),
         synthetic=scorer.trained_on_synthetic_data,
-        half_width=scorer.calibration.half_width if scorer.calibration and is_calibrated else None,
         command=command,
     )
 

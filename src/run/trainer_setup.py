@@ -36,7 +36,6 @@ from src.run.run_record import (
 )
 from src.settings import Settings
 from src.similarity.applicability import domain_facts
-from src.similarity.sequences import describe
 from src.training import Trainer
 from src.visnet.message_passing import EAGER
 
@@ -99,7 +98,8 @@ def make_trainer(
     training, budget = settings.training, batch_budget(settings.training)
     seed_rng(training.seed)
     warn_of_oversized(dataset.examples, budget)
-    sizes = graph_sizes(dataset.subset(split["train"]))
+    train = dataset.subset(split["train"])
+    sizes = graph_sizes(train)
     model = build_model(settings.model)
     model.representation.message_passing = training.message_passing
     model.fit_label_scale(in_order(dataset.judged(split["train"]), training.batch_size, budget))
@@ -112,7 +112,7 @@ def make_trainer(
         settings.output,
         device=device,
         num_batches=batch_counts(sizes, training.batch_size, budget, seed=training.seed, epochs=training.epochs),
-        facts={**facts, "domain": _domain(settings, dataset, split["train"])},
+        facts={**facts, "domain": domain_facts([e.graph for e in train], [e.pk for e in train])},
     )
     size = sum(parameter.numel() for parameter in model.parameters())
     precision = str(trainer.precision).removeprefix("torch.")
@@ -179,11 +179,3 @@ def make_loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str
         )
 
     return train_batches, in_order(dataset.judged(split["validation"]), training.batch_size, budget)
-
-
-def _domain(settings: Settings, dataset: Dataset, train: Sequence[str]) -> dict:
-    """What the training set holds, for a prediction to say whether its complex is like it."""
-    examples = dataset.subset(train)
-    chains = describe([dataset.files[example.graph.code] for example in examples], settings.processing)
-    sequences = {code: one.sequences for code, one in chains.items()}
-    return domain_facts([example.graph for example in examples], [example.pk for example in examples], sequences)

@@ -9,22 +9,31 @@ from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from src.checkpoint import BEST, ENDING, FOR_PREDICTION, CheckpointError, load_checkpoint
+from src.checkpoint import BEST, ENDING, CheckpointError, load_members
 from src.data.batching import Budget, in_order
 from src.data.dataset import Example
 from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
-from src.evaluation.calibration import Calibration, ensemble_half_width, read_calibration
-from src.gaussian_process.joined_model import ScoringModel, join_stored
+from src.evaluation.calibration import Calibration, read_calibration
+from src.gaussian_process.joined_model import JUDGED, Judge, ScoringModel, join_stored
 from src.hardware.device import choose_device
 from src.hardware.inference import predict_batches
 from src.model import ModelError, rebuild_model
 from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose, iter_poses
-from src.scoring.prediction import COLUMNS, ENSEMBLE_COLUMN, JITTER_COLUMN, MEMBER_COLUMN, Prediction
+from src.scoring.prediction import (
+    BEST_POSE_COLUMNS,
+    COLUMNS,
+    ENSEMBLE_COLUMN,
+    JITTER_COLUMN,
+    MEMBER_COLUMN,
+    Prediction,
+)
+from src.scoring.trust import half_width, trust
 from src.settings import GraphSettings, ModelSettings, SettingsError, settings_from_dict
 from src.similarity.applicability import Domain, read_domain
 
@@ -76,16 +85,16 @@ class Ensemble:
     def trained_on_synthetic_data(self) -> bool:
         return any(scorer.trained_on_synthetic_data for scorer in self.scorers)
 
-    def columns(self, *, per_model: bool = False, jitter: bool = False) -> list[str]:
+    def columns(self, *, per_model: bool = False, jitter: bool = False, best_pose: bool = False) -> list[str]:
         """Of a table of its predictions."""
         many = len(self.scorers) > 1
         members = [MEMBER_COLUMN.format(number) for number in range(1, len(self.scorers) + 1)]
-        return [*COLUMNS, *[ENSEMBLE_COLUMN] * many, *members * (many and per_model), *[JITTER_COLUMN] * jitter]
+        models = [*[ENSEMBLE_COLUMN] * many, *members * (many and per_model)]
+        return [*COLUMNS, *models, *[JITTER_COLUMN] * jitter, *BEST_POSE_COLUMNS * best_pose]
 
-    def reader(self, *, num_jitters: int = 0, one_receptor: bool = True) -> PoseReader:
+    def reader(self, **how: Any) -> PoseReader:
         """What builds the graphs; where models differ in what they were trained on, the first one's counts."""
-        domain = self.scorers[0].domain
-        return PoseReader(self.graph_settings, domain, num_jitters=num_jitters, one_receptor=one_receptor)
+        return PoseReader(self.graph_settings, self.scorers[0].domain, **how)
 
     def score(self, protein_path: Path, ligand_path: Path, *, batch_size: int = 16) -> Iterator[Prediction]:
         """As Scorer.score."""
@@ -100,44 +109,42 @@ class Ensemble:
         """A prediction for each of the poses, which need not fit into memory together."""
         graphs = [graph for one in read for graph in one.graphs]
         table, too_large = self._scores([Example(graph, math.nan) for graph in graphs])
-        half_width = ensemble_half_width([scorer.calibration for scorer in self.scorers])
         predictions, place = [], 0
         for pose, one in zip(poses, read, strict=True):
             mine = slice(place, place + len(one.graphs))
             failure = one.failure or _fault(one, table[:, mine], place in too_large)
-            predictions.append(self._prediction(pose, one, table[:, mine], failure, half_width))
+            predictions.append(self._prediction(pose, one, table[:, mine], failure))
             place = mine.stop
         return predictions
 
     def _scores(self, examples: Sequence[Example]) -> tuple[np.ndarray, set[int]]:
-        """pK by every model, [models, examples], NaN for those that do not fit into memory, whose places follow."""
+        """What every model says, [models, examples, len(JUDGED)], NaN where memory is short; the places of those."""
         if not examples:
-            return np.zeros((len(self.scorers), 0)), set()
+            return np.zeros((len(self.scorers), 0, len(JUDGED))), set()
         budget = Budget(max_atoms=MAX_ATOMS_PER_BATCH.get(self.device.type, MAX_ATOMS_PER_BATCH["cpu"]))
         batches, left_out, rows = list(in_order(examples, len(examples), budget)), [], []
         for model in self.models:
-            rows.append(predict_batches(model, batches, self.device, left_out=left_out)[0])
+            rows.append(predict_batches(Judge(model), batches, self.device, left_out=left_out)[0])
         return np.stack(rows).astype(np.float64), set(left_out)
 
-    def _prediction(
-        self, pose: Pose, one: PoseGraphs, table: np.ndarray, failure: str, half_width: float | None
-    ) -> Prediction:
+    def _prediction(self, pose: Pose, one: PoseGraphs, table: np.ndarray, failure: str) -> Prediction:
         where = {"protein_file": str(pose.protein), "ligand_file": str(pose.ligand), "molecule": pose.number}
+        where |= {"pose": one.pose, "modelled": one.modelled}
         if failure:
             return Prediction(pose.title or one.ligand, **where, pk=None, warnings=(), failure=failure)
-        pk, copies = float(table[:, 0].mean()), table[:, 1:].mean(axis=0)
-        domain = self.scorers[0].domain
-        applicability = domain.judge_pk(pk, one.applicability) if domain else one.applicability
+        told, copies = table[:, 0], table[:, 1:, 0].mean(axis=0)
+        pk, domain = float(told[:, 0].mean()), self.scorers[0].domain
+        unseen = (*one.unseen, *(domain.unseen_pk(pk) if domain else ()))
+        calibrations = [scorer.calibration for scorer in self.scorers]
         return Prediction(
             one.ligand,
             **where,
             pk=pk,
             warnings=one.warnings,
-            half_width=half_width,
-            members=tuple(table[:, 0].tolist()),
+            half_width=half_width(told, calibrations),
+            members=tuple(told[:, 0].tolist()),
             jitter_sd=float(copies.std(ddof=1)) if len(copies) > 1 and np.isfinite(copies).all() else None,
-            applicability=applicability.text,
-            unlike=applicability.reasons,
+            trust=trust(told, self.models, calibrations, unseen),
         )
 
 
@@ -166,10 +173,16 @@ def load_ensemble(paths: Sequence[Path], device: str = "auto") -> Ensemble:
     Raises:
         CheckpointError: as load_scorer, or when two of them see a complex in different ways.
     """
-    scorers = [load_scorer(path, device) for path in paths]
-    for path, scorer in zip(paths, scorers, strict=True):
+    scorers = [scorer_of(state, path, device) for path in paths for state in _members(path)]
+    for scorer in scorers:
+        path = scorer.checkpoint
         if scorer.graph_settings != scorers[0].graph_settings:
             raise CheckpointError(f"{path}: its graphs have other settings than those of {paths[0]}: score them apart")
+        if scorer.trained_on_synthetic_data != scorers[0].trained_on_synthetic_data:
+            raise CheckpointError(
+                f"{path} and {paths[0]}: one was trained on the synthetic demo set, the other on real complexes: "
+                "score with one of the two"
+            )
     return Ensemble(tuple(scorers))
 
 
@@ -180,9 +193,18 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
         CheckpointError: when the file is damaged, unsafe or incomplete, or when this program builds other graphs
             than those the model was trained on.
     """
-    if not path.is_file():
-        raise CheckpointError(f"{path}: there is no such file; train with main.py first, or give another --checkpoint")
-    state = load_checkpoint(path, required=FOR_PREDICTION)
+    members = _members(path)
+    if len(members) > 1:
+        raise CheckpointError(f"{path}: holds {len(members)} models that score together; the file of one is needed")
+    return scorer_of(members[0], path, device)
+
+
+def scorer_of(state: Mapping[str, Any], path: Path, device: str = "auto") -> Scorer:
+    """The same of what was read from a checkpoint.
+
+    Raises:
+        CheckpointError: as load_scorer.
+    """
     if state["data_version"] != DATA_PROCESSING_VERSION:
         raise CheckpointError(f"{path}: {other_version_text(state['data_version'])}")
     try:
@@ -202,11 +224,17 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
     return Scorer(joined.to(chosen).eval(), graph_settings, chosen, synthetic, calibration, domain, path)
 
 
+def _members(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file; train with main.py first, or give another --checkpoint")
+    return load_members(path)
+
+
 def _fault(one: PoseGraphs, table: np.ndarray, is_too_large: bool) -> str:
     """Why a pose that was read has no score; '' when it has one."""
     if is_too_large:
         return f"{one.graphs[0].num_atoms} atoms do not fit into memory; try --device cpu"
-    return "" if np.isfinite(table[:, 0]).all() else "the model gave a number that is not finite"
+    return "" if np.isfinite(table[:, 0, 0]).all() else "the model gave a number that is not finite"
 
 
 def _warn_of_other_rdkit(state: Mapping[str, object]) -> None:

@@ -7,18 +7,31 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from rdkit import Chem
+from scipy.spatial.distance import cdist
 
+from src.chemistry.analogue_poses import PosingError, Template, pose_analogue
 from src.chemistry.atoms import ResidueId, StructureError
-from src.chemistry.ligands import Ligand, LigandError, ligand_of
-from src.chemistry.proteins import incomplete_residues, read_protein
-from src.data_processing import GraphError, Receptor, build_graph
+from src.chemistry.contact_energy import pocket_sites
+from src.chemistry.ligands import Ligand, LigandError, LigandRecord, ligand_of
+from src.chemistry.proteins import Protein, incomplete_residues, read_protein, without_copies
+from src.data_processing import GraphError, Receptor, build_graph, pocket_atoms
 from src.graph import ComplexGraph
-from src.scoring.pose_warnings import geometry_warnings, incomplete_warnings, metal_warnings, pocket_warnings
+from src.scoring.pose_warnings import (
+    clash_warning,
+    geometry_warnings,
+    incomplete_warnings,
+    metal_warnings,
+    pocket_warnings,
+)
 from src.scoring.poses import Pose
+from src.scoring.row_formats import on_a_line
 from src.settings import GraphSettings
-from src.similarity.applicability import UNKNOWN_DOMAIN, Applicability, Domain
+from src.similarity.applicability import Domain
 
 JITTER = 0.1  # Å, standard deviation of each coordinate: what two refinements of one crystal structure differ by
+POSING_RADIUS = 14.0  # Å from a template; of an analogue 14 Å longer than it, what lies beyond is not seen
+MODELLED = Path("modelled pose")  # where a record comes from that is in no file
 MAX_RECEPTORS = 4  # kept in memory; in a table of pairs those of one protein mostly follow each other
 
 
@@ -29,8 +42,10 @@ class PoseGraphs:
     ligand: str  # name of the molecule
     failure: str = ""
     warnings: tuple[str, ...] = ()
-    applicability: Applicability = UNKNOWN_DOMAIN
+    unseen: tuple[str, ...] = ()  # what of it no training complex had
     graphs: tuple[ComplexGraph, ...] = ()  # graph of the pose, then those of its jittered copies
+    pose: str = "given"  # or what it is modelled on
+    modelled: LigandRecord | None = None  # that pose
 
 
 @dataclass(frozen=True)
@@ -39,23 +54,31 @@ class _Known:
 
     receptor: Receptor
     incomplete: frozenset[ResidueId]
+    templates: tuple[Template, ...] = ()
 
 
 class PoseReader:
     """Builds the graphs of poses; a protein is read once, and what lies around a pose is cut out of it."""
 
     def __init__(
-        self, settings: GraphSettings, domain: Domain | None = None, *, num_jitters: int = 0, one_receptor: bool = True
+        self,
+        settings: GraphSettings,
+        domain: Domain | None = None,
+        *,
+        num_jitters: int = 0,
+        one_receptor: bool = True,
+        templates: Sequence[LigandRecord] = (),
     ):
         """
         Args:
             num_jitters: copies of each pose with noise of JITTER on the ligand's coordinates.
             one_receptor: a protein that cannot be read is an error, not the reason why one pose of many fails.
+            templates: crystal ligands, on which molecules without a pose are modelled.
         """
+        self.templates = templates
         self.settings, self.domain = settings, domain
         self.num_jitters, self.one_receptor = num_jitters, one_receptor
         self._receptors: dict[Path, _Known | StructureError] = {}
-        self._identities: dict[Path, float] = {}
 
     def read(self, poses: Sequence[Pose], *, is_all: bool = False) -> list[PoseGraphs]:
         """
@@ -63,8 +86,10 @@ class PoseReader:
             is_all: nothing follows, so that of a protein only what is near these poses need be parsed.
 
         Raises:
-            StructureError: the protein cannot be read, and there is one_receptor.
+            StructureError: a template cannot be used, or the protein cannot be read, and there is one_receptor.
         """
+        if self.templates:
+            return [self._modelled(pose) for pose in poses]
         ligands = [self._ligand(pose) for pose in poses]
         if is_all:
             self._read_near(poses, ligands)
@@ -73,11 +98,33 @@ class PoseReader:
     def _ligand(self, pose: Pose) -> Ligand | LigandError:
         return LigandError(pose.failure) if pose.record is None else ligand_of(pose.record)
 
+    def _modelled(self, pose: Pose) -> PoseGraphs:
+        """Of a molecule as drawn; a pose that clashes is none."""
+        if pose.record is None:
+            return self._graphs(pose, LigandError(pose.failure))
+        templates = self._receptor(pose.protein).templates
+        try:
+            model = pose_analogue(pose.record.text.split("\n")[1], templates)
+        except PosingError as error:
+            return PoseGraphs(pose.title, str(error))
+        model.mol.SetProp("_Name", on_a_line(pose.title))
+        record = LigandRecord(MODELLED, "sdf", pose.number, Chem.MolToMolBlock(model.mol))
+        found = self._graphs(pose, ligand_of(record))
+        if found.failure:
+            return replace(found, ligand=pose.title)
+        if clash := clash_warning(found.graphs[0]):
+            return PoseGraphs(pose.title, f"no pose on {model.template} without a clash: {clash}")
+        core = f"core {model.num_core} of {model.num_atoms} atoms"
+        text = f"modelled on {model.template}, {core}"
+        few = ", less than half: it is likely to be wrong" if 2 * model.num_core < model.num_atoms else ""
+        warnings = (f"the pose is {text}{few}", *model.notes, *found.warnings)
+        return replace(found, warnings=warnings, pose=text, modelled=record)
+
     def _graphs(self, pose: Pose, ligand: Ligand | LigandError) -> PoseGraphs:
         if isinstance(ligand, LigandError):
             return PoseGraphs(f"{pose.ligand.name}, molecule {pose.number}", str(ligand))
         try:
-            return self._build(ligand, self._receptor(pose.protein), pose.protein)
+            return self._build(ligand, self._receptor(pose.protein))
         except GraphError as error:
             return PoseGraphs(ligand.name, str(error))
         except StructureError as error:
@@ -85,7 +132,7 @@ class PoseReader:
                 raise
             return PoseGraphs(ligand.name, str(error))
 
-    def _build(self, ligand: Ligand, known: _Known, path: Path) -> PoseGraphs:
+    def _build(self, ligand: Ligand, known: _Known) -> PoseGraphs:
         receptor, radius = known.receptor, self.settings.pocket_radius
         near = receptor.around(ligand.atoms.pos, radius)
         graph, notes = build_graph(ligand.name, ligand, near, self.settings)
@@ -105,7 +152,7 @@ class PoseReader:
                 *partly,
                 *notes,
             ),
-            applicability=self.domain.judge(graph, self._identity(path)) if self.domain else UNKNOWN_DOMAIN,
+            unseen=self.domain.unseen(graph) if self.domain else (),
             graphs=(graph, *copies),
         )
 
@@ -124,9 +171,32 @@ class PoseReader:
         radius = self.settings.pocket_radius + (1.0 if self.num_jitters else 0.0)
         try:
             protein = read_protein(path, near=near, radius=radius)
-            self._receptors[path] = _Known(Receptor(protein), incomplete_residues(protein.atoms))
+            protein, templates = self._with_templates(protein)
+            self._receptors[path] = _Known(Receptor(protein), incomplete_residues(protein.atoms), templates)
         except StructureError as error:
             self._receptors[path] = error
+
+    def _with_templates(self, protein: Protein) -> tuple[Protein, tuple[Template, ...]]:
+        """The protein without copies of the templates, which lie where analogues will, and the templates in it.
+
+        Raises:
+            StructureError: one of them is not sound, or lies elsewhere.
+        """
+        ligands = [(record, ligand_of(record)) for record in self.templates]
+        for record, ligand in ligands:
+            if isinstance(ligand, LigandError):
+                raise ligand
+            if "partial" in ligand.read_as:
+                raise LigandError(f"{record}: a template must be a sound molecule: {'; '.join(ligand.notes)}")
+        protein = without_copies(protein, [ligand.atoms for _, ligand in ligands])
+        wide, templates = replace(self.settings, pocket_radius=POSING_RADIUS), []
+        for record, ligand in ligands:
+            sites = pocket_sites(pocket_atoms(ligand, protein, wide))
+            near = sites.pos.size and cdist(ligand.atoms.pos, sites.pos).min() < self.settings.interaction_cutoff
+            if not near:
+                raise LigandError(f"{record}: no atom of the protein is near this template; is it in the same frame?")
+            templates.append(Template(_template_name(record, ligand), ligand.mol, sites))
+        return protein, tuple(templates)
 
     def _read_near(self, poses: Sequence[Pose], ligands: Sequence[Ligand | LigandError]) -> None:
         near: dict[Path, list[np.ndarray]] = {}
@@ -137,10 +207,11 @@ class PoseReader:
             for path, positions in near.items():
                 self._keep(path, np.concatenate(positions))
 
-    def _identity(self, path: Path) -> float:
-        if path not in self._identities:
-            self._identities[path] = self.domain.nearest_protein(path)
-        return self._identities[path]
+
+def _template_name(record: LigandRecord, ligand: Ligand) -> str:
+    """The title, and the file where it says something else."""
+    file = record.path.name if record.number == 1 and not record.followed else f"{record.path.name}, {record.number}"
+    return file if ligand.name in file else f"{ligand.name} ({file})"
 
 
 def jittered(ligand: Ligand, count: int) -> Iterable[Ligand]:

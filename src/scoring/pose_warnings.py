@@ -38,11 +38,16 @@ def geometry_warnings(graph: ComplexGraph, settings: GraphSettings) -> Iterable[
     if not graph.contacts.shape[1]:
         yield f"no protein atom within {settings.interaction_cutoff:g} Å: the pK says nothing about this pose"
         return
+    if clash := clash_warning(graph):
+        yield f"{clash} (a clash or a covalent bond)"
+
+
+def clash_warning(graph: ComplexGraph) -> str:
+    """How near the nearest atoms are, where that is nearer than atoms come that are not bonded; else ''."""
     atom, pocket, distance = _contacts(graph)
     is_bond = _is_metal(graph)[pocket] & _coordinates(graph, atom)
     closest = float(distance.min(initial=np.inf, where=~is_bond))
-    if closest < CLASH_DISTANCE:
-        yield f"ligand and protein atoms are only {closest:.1f} Å apart (a clash or a covalent bond)"
+    return f"ligand and protein atoms are only {closest:.1f} Å apart" if closest < CLASH_DISTANCE else ""
 
 
 def metal_warnings(graph: ComplexGraph, protein: Atoms, ligand: Ligand) -> Iterable[str]:

@@ -151,12 +151,12 @@ class PairTable:
 
     @property
     def _places(self) -> list[int]:
-        return [_place(self.path, self.columns, names) for names in (PROTEIN_COLUMNS, LIGAND_COLUMNS)]
+        return [column_place(self.path, self.columns, names) for names in (PROTEIN_COLUMNS, LIGAND_COLUMNS)]
 
     def _cells(self) -> Iterator[tuple[int, list[str]]]:
-        rows = _rows(self.path)
+        rows = table_rows(self.path)
         next(rows)
-        return ((number, cells) for number, cells in rows if any(map(str.strip, cells)))
+        return ((number, cells) for number, cells in rows if not is_empty_row(cells))
 
     def _file(self, text: str) -> Path:
         return self.path.parent / os.path.expanduser(text.strip())
@@ -170,20 +170,33 @@ def read_pairs(path: Path) -> PairTable:
     Raises:
         PoseError: the file is missing, empty, damaged or not UTF-8, or lacks rows or columns for protein and ligand.
     """
-    for _ in _rows(path, whole=True):
+    return PairTable(path, read_columns(path, [PROTEIN_COLUMNS, LIGAND_COLUMNS]))
+
+
+def read_columns(path: Path, needed: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The names in the header of a table that is whole and has rows; errors as of read_pairs.
+
+    Args:
+        needed: names that mean one column, of which there must be one.
+    """
+    for _ in table_rows(path, whole=True):
         pass
-    rows = _rows(path)
+    rows = table_rows(path)
     _, names = next(rows, (0, []))
     columns = tuple(name.strip() for name in names)
-    for wanted in (PROTEIN_COLUMNS, LIGAND_COLUMNS):
-        _place(path, columns, wanted)
+    for wanted in needed:
+        column_place(path, columns, wanted)
     if len(columns) > MAX_COLUMNS:
         raise PoseError(f"{path}: {len(columns)} columns; at most {MAX_COLUMNS}, for each row of scores repeats them")
     if len(set(columns)) < len(columns):
         raise PoseError(f"{path}: two columns have one name: {', '.join(columns)}")
-    if not sum(any(map(str.strip, cells)) for _, cells in rows):
+    if all(is_empty_row(cells) for _, cells in rows):
         raise PoseError(f"{path}: has no rows below its header")
-    return PairTable(path, columns)
+    return columns
+
+
+def is_empty_row(cells: Sequence[str]) -> bool:
+    return not any(map(str.strip, cells))
 
 
 def _inside(folder: Path, leave_out: Path | None) -> tuple[list[Path], Counter[str]]:
@@ -235,7 +248,8 @@ def _reason(path: Path, error: StructureError) -> str:
     return str(error)
 
 
-def _place(path: Path, columns: Sequence[str], names: Sequence[str]) -> int:
+def column_place(path: Path, columns: Sequence[str], names: Sequence[str]) -> int:
+    """Of the column that has one of the names; raises PoseError where there is none."""
     lower = [column.lower() for column in columns]
     for name in names:
         if name in lower:
@@ -244,7 +258,7 @@ def _place(path: Path, columns: Sequence[str], names: Sequence[str]) -> int:
     raise PoseError(f"{path}: the header is {found}; a column {names[0]} is needed (or {', '.join(names[1:])})")
 
 
-def _rows(path: Path, *, whole: bool = False) -> Iterator[tuple[int, list[str]]]:
+def table_rows(path: Path, *, whole: bool = False) -> Iterator[tuple[int, list[str]]]:
     """(line number, cells) of each row, the header first; a cell in quotes may span lines.
 
     Args:

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from src.chemistry.ligands import LigandRecord
+from src.scoring.trust import NO_TRUST, Trust
+
 # kcal/mol for one unit of pK at 298.15 K: R * T * ln(10) with R = 1.987204259e-3 kcal/(mol K) (CODATA 2018)
 KCAL_PER_PK = 1.987204259e-3 * 298.15 * math.log(10)
 COLUMNS = (
@@ -19,12 +22,15 @@ COLUMNS = (
     "Kd_nM",
     "dG_kcal_mol_298K",
     "status",
-    "applicability",
+    "trust",
+    "trust_reason",
     "warnings",
+    "pose",
     "protein_file",
     "ligand_file",
 )
 ENSEMBLE_COLUMN, JITTER_COLUMN, MEMBER_COLUMN = "pK_sd_models", "pK_sd_jitter", "pK_model_{}"
+BEST_POSE_COLUMNS = ("num_poses", "pK_sd_poses")
 
 
 @dataclass(frozen=True)
@@ -40,9 +46,12 @@ class Prediction:
     half_width: float | None = None  # pK, of the interval that holds 90 % of measured values
     members: tuple[float, ...] = ()  # pK of each model of an ensemble
     jitter_sd: float | None = None  # pK, over copies of the pose with noise
-    applicability: str = ""
-    unlike: tuple[str, ...] = ()  # respects in which the complex is unlike the training set
+    num_poses: int | None = None  # of this ligand that were scored, where this is the best of them
+    poses_sd: float | None = None  # pK, over them
+    trust: Trust = NO_TRUST
     molecule: int = 1  # number in the ligand file, from 1
+    pose: str = "given"  # or what it is modelled on
+    modelled: LigandRecord | None = None  # that pose
     is_lost: bool = False  # with the process that read or scored it; none but another such process may read it again
 
     @property
@@ -69,9 +78,9 @@ class Prediction:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """What to know before the score is used: in what the complex is unlike the training set, and warnings."""
-        unlike = (self.applicability,) if self.unlike else ()
-        return (*unlike, *(f"warning: {warning}" for warning in self.warnings))
+        """What to know before the score is used: how far to trust it, and warnings."""
+        trust = (f"trust {self.trust.word}: {self.trust.reason}",) if self.trust.word else ()
+        return (*trust, *(f"warning: {warning}" for warning in self.warnings))
 
     def row(self) -> dict[str, object]:
         """The columns of COLUMNS, then those of an ensemble and of jitter, as they go into a file."""
@@ -83,8 +92,9 @@ class Prediction:
             None if self.kd_nm is None else float(f"{self.kd_nm:.4g}"),
             _rounded(self.dg_kcal_mol, 2),
             f"failed: {self.failure}" if self.failure else "ok",
-            self.applicability,
+            *self.trust,
             "; ".join(self.warnings),
+            "" if self.pk is None else self.pose,
             self.protein_file,
             self.ligand_file,
         )
@@ -94,6 +104,8 @@ class Prediction:
             row |= {MEMBER_COLUMN.format(n): _rounded(pk, 3) for n, pk in enumerate(self.members, start=1)}
         if self.jitter_sd is not None:
             row[JITTER_COLUMN] = _rounded(self.jitter_sd, 3)
+        if self.num_poses is not None:
+            row |= dict(zip(BEST_POSE_COLUMNS, (self.num_poses, _rounded(self.poses_sd, 3)), strict=True))
         return row
 
 
@@ -119,6 +131,8 @@ def sentence(prediction: Prediction, *, per_model: bool = False, with_place: boo
         text += f" ({', '.join(f'{pk:.2f}' for pk in prediction.members)})" * per_model
     if prediction.jitter_sd is not None:
         text += f", SD over jittered copies {prediction.jitter_sd:.2f}"
+    if prediction.poses_sd is not None:
+        text += f", the best of {prediction.num_poses} poses, SD over them {prediction.poses_sd:.2f}"
     return "\n  ".join([text, *prediction.remarks])
 
 

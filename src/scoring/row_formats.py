@@ -91,7 +91,7 @@ class SdfRows:
                 continue
             name = free_name(_item_name(column), taken, "table_" if is_given else "predicted_")
             taken.add(name)
-            items.append((name, f"> <{name}>\n{'' if value is None else _on_a_line(value)}\n\n"))
+            items.append((name, f"> <{name}>\n{'' if value is None else on_a_line(value)}\n\n"))
         own = json.dumps([name for name, _ in items[len(users) :]])
         return block + "".join(text for _, text in items) + f"> <{_MARK}>\n{own}\n\n$$$$\n"
 
@@ -109,6 +109,11 @@ def free_name(name: str, taken: Collection[str], prefix: str = "predicted_") -> 
     while name in taken:
         name = f"{prefix}{name}"
     return name
+
+
+def sdf_items(text: str) -> list[tuple[str, str]]:
+    """The name and the text, header line included, of each data item of a molecule of an SDF."""
+    return _split_items(text)[1]
 
 
 def _split_items(text: str) -> tuple[str, list[tuple[str, str]]]:
@@ -145,14 +150,15 @@ def _record(pose: Pose, name: str, scored: bool) -> str:
 
     An SDF stays as it is, unless RDKit cannot read it or it has aromatic bonds, of which every reader makes its own.
     """
-    text = pose.record.text if pose.record is not None else ""
+    is_pose = pose.record is not None and pose.record.kind in ("sdf", "mol2")  # SMILES are none
+    text = pose.record.text if is_pose else ""
     block = _mol_block(pose.record, scored) if text else ""
     if text and pose.record.kind == "sdf":
         # A data field ends with an empty line.
         text = text if text.rstrip().endswith("M  END") or text.endswith("\n\n") else text.rstrip("\n") + "\n\n"
         head, items = text.split("\n", 3)[:3], "".join(item for _, item in _split_items(text)[1])
         return "\n".join([*head, block.split("\n", 3)[3] + items]) if block else text
-    return block or f"{_on_a_line(name)}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
+    return block or f"{on_a_line(name)}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
 
 
 def _mol_block(record: LigandRecord, scored: bool) -> str:
@@ -169,7 +175,7 @@ def _mol_block(record: LigandRecord, scored: bool) -> str:
             mol, _ = settled(mol, how=Sanitisation.PARTIAL, states_charges=is_sdf)
             mol.UpdatePropertyCache(strict=False)
         if mol.HasProp("_Name"):
-            mol.SetProp("_Name", _on_a_line(mol.GetProp("_Name")))
+            mol.SetProp("_Name", on_a_line(mol.GetProp("_Name")))
         return Chem.MolToMolBlock(mol, kekulize=False, forceV3000=is_sdf and "V3000" in record.text.split("\n", 4)[3])
     return ""
 
@@ -180,11 +186,11 @@ def _is_plain(text: str) -> bool:
     return mol is not None and not any(atom.HasQuery() for atom in mol.GetAtoms())
 
 
-def _on_a_line(value: object) -> str:
+def on_a_line(value: object) -> str:
     """The value on one line in which no reader, however simple, sees the four dollar signs that end a record."""
     return re.sub(r"\$\$(?=\$\$)", "$$ ", " ".join(str(value).split()))
 
 
 def _item_name(column: str) -> str:
     """The column's name without the brackets that names of data items stand in."""
-    return _on_a_line(re.sub(r"[<>]+", " ", column)) or "column"
+    return on_a_line(re.sub(r"[<>]+", " ", column)) or "column"

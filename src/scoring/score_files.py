@@ -38,6 +38,15 @@ def state_path(output: Path) -> Path:
     return output.with_name(f"{output.name}.state.json")
 
 
+def molecules_path(output: Path) -> Path:
+    """Of the SDF with the modelled poses of a table: scores_poses.sdf for scores.csv.gz."""
+    return output.with_name(f"{output.name.removesuffix('.gz').rpartition('.')[0]}_poses.sdf")
+
+
+def is_unfinished(output: Path | None) -> bool:
+    return output not in (None, STANDARD_INPUT) and output.exists() and state_path(output).exists()
+
+
 def require_apart(output: Path, inputs: Iterable[Path]) -> None:
     """
     Raises:
@@ -62,6 +71,7 @@ class ScoreFile:
         *,
         overwrite: bool = False,
         goes_on: bool = True,
+        molecules: Path | None = None,
     ):
         """
         Args:
@@ -69,6 +79,7 @@ class ScoreFile:
             work: what is scored and how, as plain values; rows of other work are not added to a file.
             overwrite: start anew whatever lies at path.
             goes_on: with an unfinished file of the same work; else that is started anew, too.
+            molecules: an SDF that gets every row with its molecule, for an output that has no place for it.
 
         Raises:
             StorageError: there is such a file already, of other work or finished.
@@ -90,12 +101,23 @@ class ScoreFile:
         self.num_rows, self.num_scored, self._num_bytes = (before.get(name, 0) for name in _COUNTS)
         self._is_begun = before.get("is_begun", bool(before))
         self.goes_on = bool(before)
+        self._beside: ScoreFile | None = None
+        if molecules:
+            try:
+                self._beside = ScoreFile(molecules, work, columns, overwrite=overwrite, goes_on=goes_on)
+                if self._beside.num_rows < self.num_rows:
+                    raise StorageError(f"{molecules} has fewer rows than {path}: add --overwrite to start anew")
+            except BaseException:
+                self._held.close()
+                raise
 
     def __enter__(self) -> ScoreFile:
         return self
 
     def __exit__(self, kind: type | None, *_: object) -> None:
-        with self._held:
+        with self._held, self._beside or contextlib.nullcontext():
+            if self._beside and kind is None and self._beside._file:
+                self._beside.save()  # it is never behind this file
             self._close(kind)
 
     def _close(self, kind: type | None) -> None:
@@ -124,6 +146,8 @@ class ScoreFile:
         Raises:
             StorageError: the disk does not take it.
         """
+        if self._beside and self._beside.num_rows == self.num_rows:  # else it is ahead since a kill
+            self._beside.add(row, pose, scored=scored, is_lost=is_lost)
         if self._file is None:
             self._open()
         if is_lost and pose.record and pose.record.kind == "mol2":  # whose atoms an SDF can have only when it is read
@@ -136,6 +160,8 @@ class ScoreFile:
 
     def save(self) -> None:
         """Bring the rows so far to the disk, then the state that says that they are there."""
+        if self._beside and self._beside._file:
+            self._beside.save()
         try:
             self._write()
             os.fsync(self._file.fileno())

@@ -13,16 +13,20 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
+from typing import Any
 
 import torch
 
+from src.chemistry.ligands import LigandRecord
+from src.scoring.best_poses import BestPoses
 from src.scoring.ensemble import Ensemble, load_ensemble
 from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
+from src.scoring.trust import HIGH, LOW, MEDIUM
 from src.system.workers import WorkerFault, run_supervised
 
 FEW_POSES = 48  # poses that are scored sooner than a worker process has loaded the libraries
@@ -31,6 +35,7 @@ NETWORK_TIMEOUT_S = 10.0  # time for a graph on one busy core; the largest netwo
 MEMORY_GB = 12.0  # memory of a worker
 MAX_WORKERS = 16
 BATCH_SIZE = {"cpu": 8, "cuda": 64}  # poses; larger batches leave the cache of a CPU
+MODELLED_BATCH_SIZE = 2  # molecules, each of which takes a second or more to pose
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ class ScreeningOptions:
     num_workers: int | None = None  # processes; 0 for none and no protection, None: one a core
     num_jitters: int | None = None  # copies of each pose with noise
     one_receptor: bool = True  # a protein that cannot be read is an error, not the reason why one pose of many fails
+    templates: tuple[LigandRecord, ...] = ()  # crystal ligands on which molecules without a pose are modelled
 
 
 def screen(ensemble: Ensemble, poses: Iterable[Pose], options: ScreeningOptions) -> Iterator[tuple[Pose, Prediction]]:
@@ -50,21 +56,40 @@ def screen(ensemble: Ensemble, poses: Iterable[Pose], options: ScreeningOptions)
         StructureError: the protein cannot be read, and there is one_receptor.
         WorkerStartError: worker processes do not start.
     """
+    how = {"one_receptor": options.one_receptor, "templates": options.templates}
+    reader = ensemble.reader(num_jitters=options.num_jitters or 0, **how)
+    yield from _run(_Work(ensemble, reader, network_here=ensemble.device.type != "cpu"), poses, options)
+
+
+def read_graphs(
+    ensemble: Ensemble, poses: Iterable[Pose], options: ScreeningOptions
+) -> Iterator[tuple[Pose, PoseGraphs]]:
+    """Each pose with the graph that the models see, in order; read under the same supervision as for a score."""
+    reader = ensemble.reader(one_receptor=options.one_receptor)
+    return _run(_Reading(ensemble, reader, network_here=True), poses, options)
+
+
+def _run(work: _Work, poses: Iterable[Pose], options: ScreeningOptions) -> Iterator[tuple[Pose, Any]]:
+    """Each pose with what the work finds of it, in order."""
     poses = iter(poses)
     first = list(islice(poses, FEW_POSES + 1)) if options.num_workers is None else []
     num_all = len(first) if options.num_workers is None and len(first) <= FEW_POSES else None
-    device, num_graphs = ensemble.device.type, 1 + (options.num_jitters or 0)
+    device, num_graphs = work.ensemble.device.type, 1 + (options.num_jitters or 0)
     num_workers = _num_cores() if options.num_workers is None else options.num_workers
     size = options.batch_size or BATCH_SIZE.get(device, BATCH_SIZE["cpu"])
+    if options.templates:
+        size = min(size, MODELLED_BATCH_SIZE)
     chunks = _chunks(chain(first, poses), size)
-    reader = ensemble.reader(num_jitters=options.num_jitters or 0, one_receptor=options.one_receptor)
-    work = _Work(ensemble, reader, network_here=device != "cpu" or not num_workers, num_all=num_all)
+    work.num_all, work.network_here = num_all, work.network_here or not num_workers
     if num_workers:
         done = _in_order(_supervised(work, chunks, num_workers, size * num_graphs, forked=num_all is not None))
     else:
         done = ((chunk, work.finish(chunk, work(chunk))) for chunk in chunks)
     for chunk, predictions in done:
-        yield from zip(chunk, predictions, strict=True)
+        for pose, prediction in zip(chunk, predictions, strict=True):
+            if prediction.modelled:
+                pose, prediction = replace(pose, record=prediction.modelled), replace(prediction, modelled=None)
+            yield pose, prediction
 
 
 @dataclass
@@ -72,53 +97,62 @@ class Tally:
     """What is said of a screening at its end, and its best poses; no more than these are kept."""
 
     num_best: int = 0
+    ligands: BestPoses | None = None  # the best pose of each ligand is kept
     num_poses: int = 0
     num_scored: int = 0
-    unlike: Counter[str] = field(default_factory=Counter)  # reason -> poses that are unlike the training set in it
-    num_unlike: int = 0
+    trust: Counter[str] = field(default_factory=Counter)  # word -> scored poses
     _best: list[tuple[float, int, Pose, Prediction]] = field(default_factory=list)
 
     def add(self, pose: Pose, prediction: Prediction) -> None:
         self.num_poses += 1
-        self.unlike.update(prediction.unlike)
-        self.num_unlike += bool(prediction.unlike)
+        if self.ligands is not None:
+            self.ligands.add(pose, prediction)
         if prediction.pk is None:
             return
         self.num_scored += 1
-        if self.num_best:
+        self.trust[prediction.trust.word] += 1
+        if self.num_best and self.ligands is None:
             # Of equal scores the earlier pose stays.
             entry = (prediction.pk, -self.num_poses, pose, prediction)
             (heapq.heappush if len(self._best) < self.num_best else heapq.heappushpop)(self._best, entry)
 
     @property
     def best(self) -> list[tuple[Pose, Prediction]]:
-        """The highest pK first."""
+        """The highest pK first; the best poses of all ligands as they came first."""
+        if self.ligands is not None:
+            rows = list(self.ligands.rows())
+            scored = [row for row in rows if row[1].pk is not None]
+            return heapq.nlargest(self.num_best, scored, key=lambda row: row[1].pk) if self.num_best else rows
         return [(pose, prediction) for _, _, pose, prediction in sorted(self._best, key=lambda one: one[:2])[::-1]]
 
     def text(self, seconds: float) -> str:
         rate = self.num_poses / max(seconds, 1e-3)
-        lines = [f"{self.num_scored} of {self.num_poses} poses scored in {seconds:.1f} s, {rate:.1f} a second"]
-        if self.num_unlike:
-            reasons = ", ".join(f"{reason}: {count}" for reason, count in self.unlike.most_common())
-            lines.append(
-                f"{self.num_unlike} of {self.num_scored} scored poses are unlike the training set; their scores are "
-                f"guesses ({reasons}); see the column applicability"
-            )
+        text = f"{self.num_scored} of {self.num_poses} poses scored in {seconds:.1f} s, {rate:.1f} a second"
+        if self.num_scored:
+            words = ", ".join(f"{word} {self.trust[word]}" for word in (HIGH, MEDIUM, LOW))
+            text += f"; trust in them: {words} (columns trust and trust_reason)"
+        lines = [text]
+        if self.ligands is not None:
+            lines.append(f"{len(self.ligands)} ligands, a row for the best pose of each")
+            if self.ligands.num_unnamed:
+                what = f"the property {self.ligands.by}" if self.ligands.by else "a title"
+                lines.append(f"{self.ligands.num_unnamed} poses without {what} are ligands of their own")
         return "\n".join(lines)
 
 
 class _Work:
     """What a worker does with a chunk of poses."""
 
-    def __init__(self, ensemble: Ensemble, reader: PoseReader, *, network_here: bool, num_all: int | None = None):
+    num_all: int | None = None  # number of all poses, where there are but a few
+
+    def __init__(self, ensemble: Ensemble, reader: PoseReader, *, network_here: bool):
         """
         Args:
             network_here: the network runs in this process, on what the workers read.
-            num_all: poses, where there are but a few.
         """
         self.ensemble: Ensemble | None = ensemble
-        self.checkpoints = tuple(scorer.checkpoint for scorer in ensemble.scorers)
-        self.reader, self.network_here, self.num_all = reader, network_here, num_all
+        self.checkpoints = tuple(dict.fromkeys(scorer.checkpoint for scorer in ensemble.scorers))
+        self.num_models, self.reader, self.network_here = len(ensemble.scorers), reader, network_here
 
     def __getstate__(self) -> dict:
         return {**self.__dict__, "ensemble": None}  # a process of its own loads the models at its first chunk
@@ -131,11 +165,34 @@ class _Work:
         """The predictions, from what a worker answered."""
         return self.ensemble.predict(chunk, answer) if self.network_here else answer
 
+    def lost(self, pose: Pose, reason: str) -> Prediction:
+        """What is said of a pose that took its worker with it."""
+        return Prediction(
+            pose.name,
+            str(pose.protein),
+            str(pose.ligand),
+            pk=None,
+            warnings=(),
+            failure=reason,
+            molecule=pose.number,
+            is_lost=True,
+        )
+
     def _own_ensemble(self) -> Ensemble:
         if self.ensemble is None:
             logging.disable(logging.WARNING)  # the process that started this one has said it all
             self.ensemble = load_ensemble(self.checkpoints, "cpu")
         return self.ensemble
+
+
+class _Reading(_Work):
+    """What a worker does where only graphs are wanted."""
+
+    def finish(self, chunk: Sequence[Pose], answer: list) -> list[PoseGraphs]:
+        return answer
+
+    def lost(self, pose: Pose, reason: str) -> PoseGraphs:
+        return PoseGraphs(pose.name, reason)
 
 
 def _alone(work: _Work, chunk: Sequence[Pose]) -> list[Prediction] | list[PoseGraphs]:
@@ -148,7 +205,7 @@ def _supervised(
     work: _Work, chunks: Iterable[Sequence[Pose]], num_workers: int, num_graphs: int, *, forked: bool
 ) -> Iterator[tuple[int, Sequence[Pose], list[Prediction]]]:
     """(number of the chunk, chunk, predictions) in the order in which workers finish."""
-    num_models = 1 if work.network_here else len(work.checkpoints)
+    num_models = 1 if work.network_here else work.num_models
     limits = {
         "timeout_s": POSE_TIMEOUT_S + NETWORK_TIMEOUT_S * num_graphs * num_models,
         "memory_gb": MEMORY_GB,
@@ -167,24 +224,14 @@ def _supervised(
         if not isinstance(answer, WorkerFault):
             yield number, chunk, work.finish(chunk, answer)
             continue
-        found: list[Prediction] = []  # one by one, to blame the pose that did it
+        found: list = []  # one by one, to blame the pose that did it
         for place, alone in run_supervised(function, [[pose] for pose in chunk], num_workers=1, **limits):
             pose = chunk[place]
-            found += [_lost(pose, alone)] if isinstance(alone, WorkerFault) else work.finish([pose], alone)
+            is_lost = isinstance(alone, WorkerFault)
+            found += (
+                [work.lost(pose, f"reading or scoring it {alone.reason}")] if is_lost else work.finish([pose], alone)
+            )
         yield number, chunk, found
-
-
-def _lost(pose: Pose, fault: WorkerFault) -> Prediction:
-    return Prediction(
-        pose.name,
-        str(pose.protein),
-        str(pose.ligand),
-        pk=None,
-        warnings=(),
-        failure=f"reading or scoring it {fault.reason}",
-        molecule=pose.number,
-        is_lost=True,
-    )
 
 
 def _in_order(

@@ -12,20 +12,9 @@ from rdkit import Chem
 from rdkit.Chem import rdFingerprintGenerator
 from scipy.spatial.distance import cdist
 
+from src.chemistry.contact_energy import GAUSS, HBOND, HYDROPHOBIC, REPULSION, Sites, classify, interaction_energy
 from src.data.demo import PK_MAX, PK_MIN, POCKET_RADIUS, DemoError, _molar_text, write_demo
-from src.data.demo_poses import (
-    GAUSS,
-    HBOND,
-    HYDROPHOBIC,
-    MIN_SEPARATION,
-    PK_FAR,
-    PK_PER_KCAL,
-    REPULSION,
-    Sites,
-    _classify,
-    draw_pose,
-    interaction_energy,
-)
+from src.data.demo_poses import MIN_SEPARATION, PK_FAR, PK_PER_KCAL, draw_pose
 from src.pdbbind.index import locate_complexes, read_index
 
 NUM_COMPLEXES = 400
@@ -99,7 +88,7 @@ def test_label_is_the_energy_of_the_peptides_and_ions_without_the_water():
         dry = [part.sites(at) for part, at in pose.parts if part.labels[0][1] != "HOH"]
         fields = ("pos", "radius", "hydrophobic", "donor", "acceptor")
         pocket = Sites(*(np.concatenate([getattr(sites, field) for sites in dry]) for field in fields))
-        radius, classes = _classify(pose.ligand)
+        radius, classes = classify(pose.ligand)
         ligand = Sites(pose.ligand.GetConformer().GetPositions()[: len(radius)], radius, *classes)
         assert pose.pk == pytest.approx(PK_FAR - PK_PER_KCAL * interaction_energy(ligand, pocket), abs=1e-6)
 
@@ -117,7 +106,7 @@ def test_label_is_the_energy_of_the_peptides_and_ions_without_the_water():
     ],
 )
 def test_atom_classes(smiles, hydrophobic, donors, acceptors):
-    _, classes = _classify(Chem.AddHs(Chem.MolFromSmiles(smiles)))
+    _, classes = classify(Chem.AddHs(Chem.MolFromSmiles(smiles)))
     assert [np.flatnonzero(row).tolist() for row in classes] == [hydrophobic, donors, acceptors]
 
 

@@ -156,4 +156,22 @@ def test_the_interval_is_judged_by_how_often_it_holds() -> None:
     assert interval["low"] < expected < interval["high"]
     text = f"should hold 90% of the measured values; it holds {expected:.0%} of these 200"
     assert text in coverage_text(found.coverage)
+    assert interval["by_width"] is None  # all are as wide
+    assert "RMSE of the third" not in coverage_text(found.coverage)
     assert metrics_json(findings(one))["interval"] is None
+
+
+def test_an_interval_of_its_own_for_each_complex_is_in_the_table_and_says_what_its_width_is_worth() -> None:
+    one = judged(90)
+    errors = np.abs(one.predicted - one.measured)
+    found = findings(dataclasses.replace(one, half_widths=2 * errors))
+    interval = metrics_json(found)["interval"]
+    assert (interval["share"], interval["by_width"]) == (1.0, pytest.approx(1.0))
+    narrow, wide = (float(np.sqrt(np.mean(part**2))) for part in np.split(np.sort(errors), 3)[::2])
+    assert interval["thirds"] == pytest.approx((narrow, wide))
+    assert f"narrowest intervals {narrow:.2f}, with the widest {wide:.2f}." in coverage_text(found.coverage)
+    names, rows = predictions_table(found)
+    table = dict(zip(names, zip(*rows, strict=True), strict=True))
+    assert table["pK_low"] == pytest.approx(one.predicted - 2 * errors, abs=1e-4)
+    assert table["pK_high"] == pytest.approx(one.predicted + 2 * errors, abs=1e-4)
+    assert "pK_low" not in predictions_table(findings(one))[0]

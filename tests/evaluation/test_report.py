@@ -157,5 +157,5 @@ def test_a_synthetic_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_interval_is_on_the_page_with_what_it_holds() -> None:
-    assert "The interval of ±1.50 pK" in report_page(findings(half_width=1.5))
+    assert "The interval of ±1.50 pK on average" in report_page(findings(half_width=1.5))
     assert "The interval of" not in report_page(findings())

@@ -9,6 +9,7 @@ import torch
 from src.checkpoint import CheckpointError
 from src.gaussian_process.joined_model import JoinedModel, best_share, join_stored
 from src.gaussian_process.process import GaussianProcess, fit_gaussian_process
+from src.gaussian_process.series import USUAL
 from src.model import AffinityModel, build_model
 from tests.synthetic import INTERACTION_CUTOFF, random_batch, scattered, tiny_settings
 
@@ -66,9 +67,9 @@ def test_a_share_stays_within_its_bounds() -> None:
 def test_a_stored_process_is_joined(network: AffinityModel, process: GaussianProcess) -> None:
     assert join_stored(network, {}) is network
     assert join_stored(network, {"process": None}) is network
-    joined = join_stored(network, {"process": {**process.state_facts(), "share": 0.4}})
+    joined = join_stored(network, {"process": {**process.state_facts(), "share": 0.4, "series": USUAL.state_dict()}})
     assert isinstance(joined, JoinedModel)
-    assert joined.share == 0.4
+    assert (joined.share, joined.prior, joined.known) == (0.4, USUAL, None)
 
 
 @pytest.mark.parametrize("cutoff", [1e39, 12.0])

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from src.checkpoint import BEST, load_checkpoint, save_checkpoint
 from src.data.batching import in_order
 from src.data.dataset import load_dataset
-from src.evaluation.calibration import read_calibration
-from src.gaussian_process.joined_model import JoinedModel
+from src.evaluation.calibration import FACTS, calibrate_by_facts, read_calibration
+from src.gaussian_process.joined_model import JoinedModel, Judge
+from src.gaussian_process.series import read_series_prior
 from src.hardware.inference import predict_batches
+from src.run import joining
 from src.scoring.ensemble import load_scorer
 from tests.complexes import small_settings, write_dataset
 from tests.training_runs import CODES, Run, fingerprints
@@ -35,18 +38,28 @@ def test_a_training_ends_with_a_joined_model(run: Run, capsys: pytest.CaptureFix
     model = load_scorer(run.checkpoints / BEST, "cpu").model
     assert isinstance(model, JoinedModel)
     assert len(model.process.weights) == len(state["split"]["train"])
-    assert state["calibration"]["codes"] == list(state["split"]["validation"])
+    assert read_series_prior(state["process"]["series"]) == model.prior
     assert "process" not in load_checkpoint(run.checkpoints / "checkpoint.pth.tar")  # that of the training alone
 
 
-def test_the_interval_is_that_of_the_joined_model(run: Run) -> None:
+def test_the_interval_is_that_of_the_joined_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    monkeypatch.setattr(joining, "calibrate_by_facts", lambda *of: used.append(of) or calibrate_by_facts(*of))
     assert run.train() == 0
     path = run.checkpoints / BEST
     state, settings = load_checkpoint(path), small_settings(run.folder)
     dataset = load_dataset(settings.data, settings.graph, settings.processing)
     validation = dataset.judged(state["split"]["validation"])
-    predicted, measured = predict_batches(load_scorer(path).model, in_order(validation, 4), torch.device("cpu"))
-    assert read_calibration(state).errors == pytest.approx(predicted - measured, abs=1e-5)
+    told, measured = predict_batches(Judge(load_scorer(path).model), in_order(validation, 4), torch.device("cpu"))
+    (facts, errors, validation_facts, validation_errors), calibration = used[0], read_calibration(state)
+    num_train = len(state["split"]["train"])
+    assert facts.shape == (len(errors), len(FACTS))
+    assert len(errors) in (num_train, 2 * num_train)  # without each, and without the cluster of each if there are some
+    assert validation_facts == pytest.approx(told[:, -len(FACTS) :], abs=1e-5)
+    ends = np.sort(told[:, 1:3], axis=1) - measured[:, None]  # any share lies between network and process
+    assert (ends[:, 0] - 1e-4 <= validation_errors).all()
+    assert (validation_errors <= ends[:, 1] + 1e-4).all()
+    assert calibration == calibrate_by_facts(facts, errors, validation_facts, validation_errors)[0]
 
 
 def test_the_training_is_the_same_with_and_without(run: Run) -> None:

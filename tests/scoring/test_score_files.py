@@ -184,6 +184,43 @@ def test_one_output_has_one_writer(tmp_path: Path) -> None:
         pass
 
 
+@pytest.mark.fault("A2")
+@pytest.mark.parametrize("moment", ["between the two", "before either", "within a row"])
+def test_the_molecules_beside_a_table_are_those_of_its_rows_after_a_kill(tmp_path: Path, moment: str) -> None:
+    path, molecules, names = tmp_path / "scores.csv", tmp_path / "scores_poses.sdf", list("abcdef")
+    first = ScoreFile(path, WORK, COLUMNS, molecules=molecules)
+    with contextlib.ExitStack() as held:
+        held.enter_context(first._held)
+        held.enter_context(first._beside._held)
+        fill(first, names[:3])
+        first.save()
+        fill(first, names[3:5])
+        if moment == "between the two":
+            first._beside.save()
+        kill(first)
+        kill(first._beside)
+        if moment == "within a row":
+            path.write_bytes(path.read_bytes()[:-1] + b"\nx,5")
+    second = ScoreFile(path, WORK, COLUMNS, molecules=molecules)
+    assert second.num_rows == 3
+    with second:
+        fill(second, names[3:])
+    assert [line.split(",")[0] for line in text_of(path).splitlines()] == ["ligand", *names]
+    assert [mol.GetProp("_Name") for mol in Chem.SDMolSupplier(str(molecules))] == names
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["scores.csv", "scores_poses.sdf"]
+
+
+def test_molecules_that_are_gone_are_not_left_out_of_the_rest(tmp_path: Path) -> None:
+    path, molecules = tmp_path / "scores.csv", tmp_path / "scores_poses.sdf"
+    interrupt(ScoreFile(path, WORK, COLUMNS, molecules=molecules), ["a", "b"])
+    molecules.unlink()
+    for _ in range(2):  # the first leaves the files to others
+        with pytest.raises(StorageError, match=r"scores_poses\.sdf has fewer rows than .*scores\.csv: add --overwrite"):
+            ScoreFile(path, WORK, COLUMNS, molecules=molecules)
+    with ScoreFile(path, WORK, COLUMNS, molecules=molecules, overwrite=True) as file:
+        fill(file, ["a"])
+
+
 def test_a_run_that_was_killed_after_its_last_row_gets_its_end(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     first = ScoreFile(path, WORK, COLUMNS)

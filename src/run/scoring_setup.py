@@ -1,0 +1,175 @@
+"""The options of predict.py -> the poses to score, the file that their rows go to, and what explains their scores."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import tempfile
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from src.chemistry.atoms import STANDARD_INPUT
+from src.chemistry.ligands import Ligand, ligand_of
+from src.scoring.best_poses import BestPoses
+from src.scoring.ensemble import Ensemble
+from src.scoring.poses import Pose, PoseError, find_ligands, iter_poses, read_pairs, require_protein
+from src.scoring.score_files import ScoreFile, ScoreStream, is_unfinished, molecules_path, require_apart, signature
+from src.scoring.screening import ScreeningOptions, Tally
+from src.scoring.smiles_files import is_smiles_file, read_smiles_file, read_templates
+from src.system.storage import StorageError, prepare_folder
+
+if TYPE_CHECKING:
+    from src.explanation.explainer import Explainer
+
+log = logging.getLogger(__name__)
+
+STANDARD_OUTPUT = STANDARD_INPUT
+
+
+def find_poses(options: Namespace) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
+    """The user's columns, the poses, and the files that they come from.
+
+    Raises:
+        UserError: what should be scored cannot be found, or the output is part of it.
+    """
+    output = None if options.output == STANDARD_OUTPUT else options.output
+    if options.template or any(map(is_smiles_file, options.ligand_path or [])):
+        return _find_drawn(options, output)
+    if options.pairs:
+        table = read_pairs(options.pairs)
+        if output:
+            require_apart(output, chain([options.pairs], table.files()))
+        return table.columns, table.poses(), [options.pairs]
+    require_protein(options.protein_path)
+    # A screening of the folder that its output lies in goes on with the same ligands.
+    ligands = find_ligands(options.ligand_path, leave_out=output if is_unfinished(output) else None)
+    inputs = [options.protein_path, *ligands]
+    if output:
+        require_apart(output, inputs)
+    return (), iter_poses(options.protein_path, ligands), inputs
+
+
+@contextlib.contextmanager
+def conditioned_models(options: Namespace, checkpoints: list[Path]) -> Iterator[list[Path]]:
+    """The files of the models to score with: those that are given, or one of them conditioned on measured ligands.
+
+    Raises:
+        UserError: the measured ligands cannot be used, or the file to keep is there already.
+    """
+    if not options.known:
+        yield checkpoints
+        return
+    from src.scoring.conditioning import condition_models
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.save_model or Path(folder) / "conditioned.pth.tar"
+        if options.save_model:
+            require_apart(path, [options.known, *checkpoints])
+            if path.exists() and not options.overwrite:
+                raise StorageError(f"{path} exists: give another file to --save_model, or add --overwrite")
+            prepare_folder(path.parent)
+        condition_models(options.known, checkpoints, path, options.device, options.num_workers)
+        if options.save_model:
+            log.info("the conditioned model is in %s; score with --checkpoint %s", path, path)
+        yield [path]
+
+
+def _find_drawn(options: Namespace, output: Path | None) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
+    """Molecules without a pose, which are modelled on templates."""
+    path = options.ligand_path[0]
+    if not options.template:
+        raise PoseError(
+            f"{path}: has SMILES and no poses: add --template with the crystal ligand of a similar compound, in the "
+            "frame of the protein, or dock them and give the poses as SDF"
+        )
+    if len(options.ligand_path) > 1 or not is_smiles_file(path):
+        raise PoseError(f"{path}: --template goes with one file of SMILES (.smi or .csv); poses are scored without it")
+    require_protein(options.protein_path)
+    drawn = read_smiles_file(options.protein_path, path)
+    inputs = [options.protein_path, path, *options.template]
+    if output:
+        require_apart(output, inputs)
+        require_apart(molecules_path(output), inputs)
+    return drawn.columns, drawn.poses(), inputs
+
+
+def is_ranking(options: Namespace) -> bool:
+    """Whether no row is known before the last pose is scored."""
+    return bool(options.top) or options.best_pose is not None
+
+
+def screening_options(options: Namespace) -> ScreeningOptions:
+    """
+    Raises:
+        LigandError: a template is missing, of another kind or empty.
+    """
+    how = {"one_receptor": not options.pairs, "templates": read_templates(options.template or ())}
+    return ScreeningOptions(options.batch_size, options.num_workers, options.jitter, **how)
+
+
+def open_tally(options: Namespace) -> Tally:
+    """What counts the poses and keeps those that are asked for."""
+    if options.best_pose is None:
+        return Tally(options.top or 0)
+    keeps_molecules = bool(options.explain or options.template or has_molecules(options))
+    return Tally(options.top or 0, BestPoses(options.best_pose, keeps_molecules=keeps_molecules))
+
+
+def has_molecules(options: Namespace) -> bool:
+    """Whether the output is an SDF."""
+    return options.output is not None and options.output.name.removesuffix(".gz").endswith(".sdf")
+
+
+def open_output(
+    options: Namespace, columns: Sequence[str], checkpoints: Iterable[Path], inputs: Iterable[Path]
+) -> ScoreFile | ScoreStream | None:
+    """Where the rows go, None for the screen alone.
+
+    Raises:
+        StorageError: there is such a file already, of other work or finished.
+    """
+    if options.output is None:
+        return None
+    if options.output == STANDARD_OUTPUT:
+        return ScoreStream(columns)
+    work = {
+        "input": signature(inputs),
+        "checkpoint": signature(checkpoints, content=True),
+        **{name: getattr(options, name) for name in ("jitter", "per_model", "top", "best_pose")},
+    }
+    prepare_folder(options.output.parent)
+    # A ranking is no part of another one, nor is the best pose of a part.
+    how = {"overwrite": options.overwrite, "goes_on": not is_ranking(options)}
+    if options.template and not has_molecules(options):
+        how["molecules"] = molecules_path(options.output)
+    return ScoreFile(options.output, work, columns, **how)
+
+
+def open_explainer(
+    options: Namespace, checkpoints: Sequence[Path], ensemble: Ensemble, *, goes_on: bool
+) -> Explainer | None:
+    """What writes the folder of --explain.
+
+    Raises:
+        StorageError: there is something in it already.
+    """
+    from src.explanation.explainer import Explainer  # only where it is asked for
+
+    folder = options.explain
+    if folder is None:
+        return None
+    if not (goes_on or options.overwrite) and folder.is_dir() and any(folder.iterdir()):
+        raise StorageError(f"{folder} is not empty: give another folder to --explain, or add --overwrite")
+    prepare_folder(folder)
+    # Models of several runs have the same file name.
+    names = [path.name if len(checkpoints) == 1 else f"{path.parent.name}/{path.name}" for path in checkpoints]
+    model = ensemble.models, ensemble.graph_settings, ensemble.device
+    found = map(ligand_of, read_templates(options.template or ()))
+    how = {
+        "replaces": options.overwrite and not goes_on,
+        "templates": [one for one in found if isinstance(one, Ligand)],
+    }
+    return Explainer(folder, *model, model_name=", ".join(names), **how)
