@@ -16,6 +16,8 @@ Several models (mean, standard deviation), and how much the score hangs on 0.1 Ã
   python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --checkpoint runs/ --jitter 10
 A series of which some ligands are measured (columns protein_path, ligand_path and pK):
   python predict.py --protein_path receptor.pdb --ligand_path series.sdf --known known.csv --output scores.csv
+A series of ligands of one target as a page, with what makes the differences:
+  python predict.py --protein_path receptor.pdb --ligand_path series.sdf --report series.html
 Why this score: a page, tables and files for PyMOL of each pose, what each atom and residue adds to its pK:
   python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --explain why/
 Whether the model keeps its promises on this machine:
@@ -52,6 +54,7 @@ from typing import TYPE_CHECKING
 from src.system.terminal import prepare_terminal
 
 if TYPE_CHECKING:
+    from src.scoring.conditioning import Known
     from src.scoring.ensemble import Ensemble
     from src.scoring.poses import Pose
     from src.scoring.prediction import Prediction
@@ -62,10 +65,6 @@ CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
 STANDARD = Path("-")
 ENDINGS = (".csv", ".csv.gz", ".json", ".json.gz", ".sdf", ".sdf.gz")
 NUM_SHOWN = 20  # sentences on the screen when the rows go into a file
-SYNTHETIC = (
-    "this model was trained on the synthetic demo set: its numbers show that the program works, "
-    "they say nothing about real complexes"
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,9 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         log.error("error: %s", error)
         return 2
     except KeyboardInterrupt as interrupt:
+        from src.run.scoring_setup import starts_anew
         from src.scoring.score_files import is_unfinished
 
-        if is_unfinished(options.output) and not (options.top or options.best_pose is not None):
+        if is_unfinished(options.output) and not starts_anew(options):
             how = "the same command without --overwrite" if options.overwrite else "the same command"
             log.error("stopped; the rows so far are in %s. Give %s to go on", options.output, how)
         return exit_code(interrupt)
@@ -99,28 +99,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _score(options: argparse.Namespace) -> int:
     from src.run.scoring_setup import conditioned_models
 
-    with conditioned_models(options, _checkpoints(options)) as models:
-        return _score_poses(options, models) if options.pairs or options.ligand_path else 0
+    with conditioned_models(options, _checkpoints(options)) as (models, known):
+        return _score_poses(options, models, known) if options.pairs or options.ligand_path else 0
 
 
-def _score_poses(options: argparse.Namespace, models: "Sequence[Path]") -> int:
+def _score_poses(options: argparse.Namespace, models: "Sequence[Path]", known: "Sequence[Known]") -> int:
     import torch
 
-    from src.run.scoring_setup import find_poses, is_ranking, open_explainer, open_output, open_tally, screening_options
+    from src.run import scoring_setup
     from src.scoring.row_formats import free_name
     from src.scoring.screening import screen
 
-    given, poses, inputs = find_poses(options)
-    ensemble, made_from = _ensemble(options, models), [*_checkpoints(options), *filter(None, [options.known])]
+    given, poses, inputs = scoring_setup.find_poses(options)
+    ensemble, checkpoints = _ensemble(options, models), _checkpoints(options)
     best_pose = options.best_pose is not None
     names = ensemble.columns(per_model=options.per_model, jitter=bool(options.jitter), best_pose=best_pose)
     own = {name: free_name(name, given) for name in names}  # the user's keep their names
-    output = open_output(options, [*given, *own.values()], made_from, inputs)  # before hours of scoring, not after
+    # Before hours of scoring, not after.
+    report = scoring_setup.open_report(options, checkpoints, ensemble, given, inputs, known)
+    made_from = [*checkpoints, *filter(None, [options.known])]
+    output = scoring_setup.open_output(options, [*given, *own.values()], made_from, inputs)
     if earlier := output.num_rows if output else 0:
         log.info("going on with %s after %d rows", options.output, earlier)
-    explainer, numbers = open_explainer(options, models, ensemble, goes_on=bool(earlier)), count(earlier + 1)
-    predictions = screen(ensemble, islice(poses, earlier, None), screening_options(options))
-    tally, start = open_tally(options), time.monotonic()
+    explainer = scoring_setup.open_explainer(options, models, ensemble, goes_on=bool(earlier))
+    numbers = count(earlier + 1)
+    predictions = screen(ensemble, islice(poses, earlier, None), scoring_setup.screening_options(options))
+    tally, start = scoring_setup.open_tally(options), time.monotonic()
 
     def write(pose: "Pose", prediction: "Prediction") -> None:
         if output:
@@ -130,13 +134,15 @@ def _score_poses(options: argparse.Namespace, models: "Sequence[Path]") -> int:
         number = next(numbers)
         if explainer and prediction.pk is not None:
             explainer.add(pose, number, prediction.interval, prediction.remarks)
+        if report:
+            report.series.add(pose, prediction)
         _show(prediction, options, number - earlier)
 
     try:
         with output or nullcontext():
             for pose, prediction in _with_bar(predictions, options, earlier):
                 tally.add(pose, prediction)
-                if not is_ranking(options):
+                if not scoring_setup.is_ranking(options):
                     write(pose, prediction)
             for pose, prediction in tally.best:
                 write(pose, prediction)
@@ -149,6 +155,8 @@ def _score_poses(options: argparse.Namespace, models: "Sequence[Path]") -> int:
         log.info("%d rows in %s", output.num_rows, options.output)
     if explainer:
         log.info("why these scores: %s", explainer.close())
+    if report:
+        log.info("the series: %s", report.close())
     return 0 if tally.num_scored or (earlier and output.num_scored) else 2
 
 
@@ -175,7 +183,7 @@ def _checkpoints(options: argparse.Namespace) -> list[Path]:
 
 
 def _ensemble(options: argparse.Namespace, models: Sequence[Path]) -> "Ensemble":
-    from src.scoring.ensemble import load_ensemble
+    from src.scoring.ensemble import SYNTHETIC, load_ensemble
 
     ensemble = load_ensemble(models, options.device)
     if ensemble.trained_on_synthetic_data and not options.selftest:
@@ -215,8 +223,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.template and not options.ligand_path:
         parser.error("--template goes with --ligand_path, a file of SMILES")
-    if options.selftest and (options.pairs or options.explain or options.output):
-        parser.error("--selftest scores nothing: --pairs, --explain and --output do not go with it")
+    if options.selftest and (options.pairs or options.explain or options.output or options.report):
+        parser.error("--selftest scores nothing: --pairs, --explain, --output and --report do not go with it")
+    if options.reference is not None and not options.report:
+        parser.error("--reference goes with --report")
     only_saves = options.save_model and not (options.pairs or options.protein_path or options.ligand_path)
     if options.save_model and not options.known:
         parser.error("--save_model goes with --known")
@@ -273,7 +283,9 @@ def _parser() -> argparse.ArgumentParser:
     where = parser.add_argument_group("where to")
     where.add_argument("--output", type=_table, help=f"a file that ends in {', '.join(ENDINGS)}, or - for CSV")
     where.add_argument("--explain", type=_path, metavar="FOLDER", help="what each atom and residue adds to the pK")
-    where.add_argument("--overwrite", action="store_true", help="replace --output if there is such a file already")
+    where.add_argument("--report", type=_page, metavar="HTML", help="a page of a series of ligands of one target")
+    where.add_argument("--reference", metavar="NAME", help="ligand that --report compares all others with")
+    where.add_argument("--overwrite", action="store_true", help="replace files that are there already")
     where.add_argument("--top", type=_count, metavar="N", help="only the N highest pK, the highest first")
     where.add_argument(
         "--best_pose",
@@ -310,8 +322,16 @@ def _path(text: str) -> Path:
 
 
 def _model(text: str) -> Path:
-    if not text.endswith(".pth.tar"):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in .pth.tar")
+    return _ending(text, ".pth.tar")
+
+
+def _page(text: str) -> Path:
+    return _ending(text, ".html")
+
+
+def _ending(text: str, ending: str) -> Path:
+    if not text.endswith(ending):
+        raise argparse.ArgumentTypeError(f"{text!r} must end in {ending}")
     return _path(text)
 
 

@@ -399,7 +399,7 @@ def test_an_output_is_none_of_the_inputs(
     if "table" in kind:
         options = ["--pairs", str(table), *options[4:6]]
     assert scoring_program.main([*options, "--output", str(output), "--overwrite"]) == 2
-    assert "too: give another --output" in caplog.text
+    assert "too: give another file" in caplog.text
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 

@@ -27,8 +27,42 @@ from src.system.storage import StorageError, cause, write_csv, write_text
 MAX_NAME = 40  # characters of a ligand's name in that of its folder
 
 
+class PoseAttributions:
+    """The terms of one pose after another; a protein is read once for all poses in it that follow each other."""
+
+    def __init__(
+        self,
+        models: Sequence[ScoringModel],
+        settings: GraphSettings,
+        device: torch.device | str,
+        templates: Sequence[Ligand] = (),
+    ):
+        """
+        Args:
+            templates: crystal ligands that poses were modelled on, which are no part of the protein.
+        """
+        self._models, self._settings, self._device = models, settings, device
+        self._templates = [ligand.atoms for ligand in templates]
+        self._receptor: tuple[Path, Receptor] | None = None
+
+    def of(self, pose: Pose) -> Attribution:
+        """The terms of a pose that was scored.
+
+        Raises:
+            StructureError: the pose or its protein cannot be read.
+            GraphError: the complex has no usable graph.
+        """
+        ligand = ligand_of(pose.record)
+        if isinstance(ligand, StructureError):
+            raise ligand
+        if self._receptor is None or self._receptor[0] != pose.protein:
+            self._receptor = pose.protein, Receptor(without_copies(read_protein(pose.protein), self._templates))
+        protein = self._receptor[1].around(ligand.atoms.pos, self._settings.pocket_radius)
+        return explain(self._models, ligand, protein, self._settings, self._device)
+
+
 class Explainer:
-    """Writes the files of one pose after another; a protein is read once for all poses in it that follow each other."""
+    """Writes the files of one pose after another."""
 
     def __init__(
         self,
@@ -44,12 +78,10 @@ class Explainer:
         """
         Args:
             replaces: the poses that an earlier run explained go, as soon as there is something to put in their place.
-            templates: crystal ligands that poses were modelled on, which are no part of the protein.
+            templates: as PoseAttributions.
         """
-        self._templates = [ligand.atoms for ligand in templates]
         self.folder, self.model_name, self._replaces = folder, model_name, replaces
-        self._models, self._settings, self._device = models, settings, device
-        self._receptor: tuple[Path, Receptor] | None = None
+        self._attributions = PoseAttributions(models, settings, device, templates)
 
     def add(
         self,
@@ -69,13 +101,7 @@ class Explainer:
             StructureError: the pose or its protein cannot be read.
             StorageError: the disk does not take the files.
         """
-        ligand = ligand_of(pose.record)
-        if isinstance(ligand, StructureError):
-            raise ligand
-        if self._receptor is None or self._receptor[0] != pose.protein:
-            self._receptor = pose.protein, Receptor(without_copies(read_protein(pose.protein), self._templates))
-        protein = self._receptor[1].around(ligand.atoms.pos, self._settings.pocket_radius)
-        attribution = explain(self._models, ligand, protein, self._settings, self._device)
+        attribution = self._attributions.of(pose)
         self._remove_earlier()
         score = Score(self.model_name, pose.protein.name, pose.ligand.name, interval, remarks)
         write_explanation(self.folder, number, attribution, score)

@@ -11,6 +11,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDepictor
 from rdkit.Chem.Draw import rdMolDraw2D
+from rdkit.Geometry import Point3D
 
 from src.chemistry.atoms import clean_name
 from src.evaluation.report_style import CSS
@@ -70,15 +71,29 @@ class Score:
     remarks: Sequence[str] = ()  # what to know before the score is believed
 
 
-def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str | None:
-    """The ligand in 2D as SVG, atoms blue that raise the pK and orange that lower it; None if it is too large."""
+def drawing(
+    attribution: Attribution,
+    size: tuple[int, int] = (720, 460),
+    *,
+    largest: float | None = None,
+    num_labels: int = NUM_LABELS,
+    turned_to: np.ndarray | None = None,
+) -> str | None:
+    """The ligand in 2D as SVG, atoms blue that raise the pK and orange that lower it; None if it is too large.
+
+    Args:
+        size: width and height, px.
+        largest: end of the colour scale, pK; None: the largest contribution of this ligand.
+        turned_to: [atoms, 2] where the drawing of another ligand has these atoms, NaN where it has none.
+    """
     if len(attribution.ligand) > MAX_DRAWN_ATOMS:
         return None
     values = attribution.of_ligand_atoms()
     mol = Chem.Mol(molecule(attribution.ligand, attribution.smiles))
-    for place in np.argsort(-np.abs(values), kind="stable")[:NUM_LABELS].tolist():
+    for place in np.argsort(-np.abs(values), kind="stable")[:num_labels].tolist():
         mol.GetAtomWithIdx(place).SetProp("atomNote", f"{values[place]:+.2f}")  # RDKit cannot draw U+2212
-    colours = dict(enumerate(_colour(value, _largest(values)) for value in values.tolist()))
+    end = largest or largest_of(values)
+    colours = dict(enumerate(_colour(value, end) for value in values.tolist()))
     drawer = rdMolDraw2D.MolDraw2DSVG(*size)
     options = drawer.drawOptions()
     options.useBWAtomPalette()
@@ -87,7 +102,7 @@ def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str
     options.fixedBondLength = 45  # px, at most: a small ligand is not blown up
     options.setHighlightColour((1.0, 1.0, 1.0))
     with rdBase.BlockLogs():
-        mol = _flat(mol)
+        mol = _flat(mol, turned_to)
         radii = dict.fromkeys(colours, 0.4)
         drawer.DrawMolecule(
             mol,
@@ -100,38 +115,47 @@ def drawing(attribution: Attribution, size: tuple[int, int] = (720, 460)) -> str
     return drawer.GetDrawingText()
 
 
+def layout(attribution: Attribution) -> np.ndarray:
+    """[atoms, 2] where `drawing` has the atoms, in units of RDKit's; NaN for a ligand that is too large."""
+    if len(attribution.ligand) > MAX_DRAWN_ATOMS:
+        return np.full((len(attribution.ligand), 2), np.nan)
+    with rdBase.BlockLogs():
+        mol = _flat(Chem.Mol(molecule(attribution.ligand, attribution.smiles)))
+    return mol.GetConformer().GetPositions()[:, :2]
+
+
 def page(
     attribution: Attribution,
     score: Score,
     svg: str | None,
 ) -> str:
     """The page of one pose. Every name that comes from a file is escaped."""
-    name = _text(attribution.name)
+    name = escaped(attribution.name)
     means = f", mean of {attribution.num_models} models" if attribution.num_models > 1 else ""
     tiles = [
         ("predicted pK", f"{attribution.pk:.3f}"),
         ("constant (no contacts)", f"{attribution.constant:.3f}"),
-        ("from contacts", _signed(attribution.total)),
+        ("from contacts", signed(attribution.total)),
         ("contacts", f"{len(attribution.contact_pk):,}"),
     ]
     if score.interval:
         tiles.insert(1, (_INTERVAL, "{:.1f} to {:.1f}".format(*score.interval)))
     body = (
         f"<header><h1>Why this score: {name}</h1><p class='lead'>"
-        f"{_text(score.ligand_file)} in {_text(score.protein_file)}<br>"
-        f"model: {_text(score.model)}{means}</p></header><div class='tiles'>"
+        f"{escaped(score.ligand_file)} in {escaped(score.protein_file)}<br>"
+        f"model: {escaped(score.model)}{means}</p></header><div class='tiles'>"
         + "".join(f"<div class='tile'><span>{title}</span><b>{value}</b></div>" for title, value in tiles)
         + "</div>"
-        + "".join(f"<p class='warning'>{_text(remark)}</p>" for remark in score.remarks)
+        + "".join(f"<p class='warning'>{escaped(remark)}</p>" for remark in score.remarks)
         + f"<p class='note'>pK is −log10 of the affinity in mol/L; one unit is a factor of ten. {HOW_TO_READ}</p>"
         + _drawing_section(attribution, svg)
         + _residue_section(attribution)
         + _atom_section(attribution)
         + "<section><h2>Files beside this page</h2><ul class='files'>"
-        + "".join(f"<li><code>{file}</code> {_text(what)}</li>" for file, what in FILES.items())
+        + "".join(f"<li><code>{file}</code> {escaped(what)}</li>" for file, what in FILES.items())
         + "</ul></section>"
     )
-    return _document(_text(_TITLE.format(attribution.name, attribution.pk)), body)
+    return document(escaped(_TITLE.format(attribution.name, attribution.pk)), body)
 
 
 def name_and_pk(text: str) -> tuple[str, str] | None:
@@ -151,46 +175,55 @@ def interval_and_remarks(text: str) -> tuple[str, str]:
 def index_page(rows: Iterable[tuple[str, str, str, str, str]]) -> str:
     """A list of poses: (name, pK, interval, remarks, address of the page relative to this one)."""
     cells = [
-        (f"<a href='{_text(address)}'>{_text(name)}</a>", *map(_text, (pk, interval, remarks)))
+        (f"<a href='{escaped(address)}'>{escaped(name)}</a>", *map(escaped, (pk, interval, remarks)))
         for name, pk, interval, remarks, address in rows
     ]
-    table = _table(("pose", "predicted pK", _INTERVAL, "warnings"), cells)
+    poses = table(("pose", "predicted pK", _INTERVAL, "warnings"), cells)
     header = "<header><h1>Explained poses</h1></header>"
-    return _document("Explained poses", f"{header}<div class='poses'>{table}</div>")
+    return document("Explained poses", f"{header}<div class='poses'>{poses}</div>")
 
 
-def _document(title: str, body: str) -> str:
+def document(title: str, body: str, css: str = "") -> str:
     """A page around a body; both are HTML already."""
     return (
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{CSS}{PAGE_CSS}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+        f"<style>{CSS}{PAGE_CSS}{css}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def picture(svg: str | None) -> str:
+    """A drawing as part of a page."""
+    if svg is None:
+        return f"<p class='note'>No drawing: the ligand has more than {MAX_DRAWN_ATOMS} atoms.</p>"
+    element = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    element = element.replace("<svg", '<svg role="img" aria-label="the ligand coloured by contribution"', 1)
+    return f"<figure class='ligand'>{element}</figure>"
+
+
+def colour_scale(largest: float) -> str:
+    """What the colours of drawings mean, up to the largest contribution, pK."""
+    return (
+        f"<div class='scale'><span>lowers the pK (−{largest:.3f})</span><i></i>"
+        f"<span>raises it (+{largest:.3f})</span></div>"
     )
 
 
 def _drawing_section(attribution: Attribution, svg: str | None) -> str:
-    largest = f"{_largest(attribution.of_ligand_atoms()):.3f}"
-    if svg is None:
-        picture = f"<p class='note'>No drawing: the ligand has more than {MAX_DRAWN_ATOMS} atoms.</p>"
-    else:
-        element = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-        element = element.replace("<svg", '<svg role="img" aria-label="the ligand coloured by contribution"', 1)
-        picture = f"<figure class='ligand'>{element}</figure>"
     return (
-        f"<section><h2>Ligand atoms</h2>{picture}"
-        f"<div class='scale'><span>lowers the pK (−{largest})</span><i></i><span>raises it (+{largest})</span></div>"
+        f"<section><h2>Ligand atoms</h2>{picture(svg)}{colour_scale(largest_of(attribution.of_ligand_atoms()))}"
         "<p class='note'>Colour and numbers: contribution of the atom in pK units.</p></section>"
     )
 
 
 def _residue_section(attribution: Attribution) -> str:
     shares = attribution.residue_shares()
-    largest = _largest(np.array([share.pk for share in shares]))
+    largest = largest_of(np.array([share.pk for share in shares]))
     rows = [
         (
-            _text(clean_name(f"{share.residue.name} {share.residue.number}{share.residue.insertion}")),
-            _text(clean_name(share.residue.chain)) or "–",
-            _signed(share.pk),
+            escaped(clean_name(f"{share.residue.name} {share.residue.number}{share.residue.insertion}")),
+            escaped(clean_name(share.residue.chain)) or "–",
+            signed(share.pk),
             _bar(share.pk, largest),
             str(share.num_contacts),
             f"{share.closest:.2f}",
@@ -198,7 +231,7 @@ def _residue_section(attribution: Attribution) -> str:
         for share in shares
     ]
     header = ("residue", "chain", "contribution (pK)", "", "contacts", "closest (Å)")
-    total = ("sum", "", _signed(attribution.total), "", f"{len(attribution.contact_pk)}", "")
+    total = ("sum", "", signed(attribution.total), "", f"{len(attribution.contact_pk)}", "")
     return f"<section><h2>Residues</h2>{_folded(header, rows, total, 'residues')}</section>"
 
 
@@ -207,15 +240,15 @@ def _atom_section(attribution: Attribution) -> str:
     counts = np.bincount(attribution.ligand_atom, minlength=len(values))
     rows = [
         (
-            _text(attribution.ligand.atom_names[place]),
-            _signed(values[place]),
-            _bar(values[place], _largest(values)),
+            escaped(attribution.ligand.atom_names[place]),
+            signed(values[place]),
+            _bar(values[place], largest_of(values)),
             str(counts[place]),
         )
         for place in np.argsort(-np.abs(values), kind="stable").tolist()
     ]
     header = ("atom", "contribution (pK)", "", "contacts")
-    total = ("sum", _signed(attribution.total), "", f"{counts.sum()}")
+    total = ("sum", signed(attribution.total), "", f"{counts.sum()}")
     note = "<p class='note'>Atoms are numbered as in ligand.sdf, hydrogens left out.</p>"
     return f"<section><h2>Table of ligand atoms</h2>{_folded(header, rows, total, 'atoms')}{note}</section>"
 
@@ -225,16 +258,16 @@ def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], total: Sequenc
     if not rows:
         return f"<p>No {noun} in contact.</p>"
     if len(rows) <= NUM_SHOWN:
-        return _table(header, rows, total)
+        return table(header, rows, total)
     summary = f"All {len(rows)} {noun}"
     return (
         f"<p class='note'>The {NUM_SHOWN} largest of {len(rows)}; the sum is that of all.</p>"
-        + _table(header, rows[:NUM_SHOWN], total)
-        + f"<details><summary>{summary}</summary>{_table(header, rows, total)}</details>"
+        + table(header, rows[:NUM_SHOWN], total)
+        + f"<details><summary>{summary}</summary>{table(header, rows, total)}</details>"
     )
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] = ()) -> str:
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] = ()) -> str:
     def line(cells: Sequence[str]) -> str:
         return f"<tr><th scope='row'>{cells[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
 
@@ -249,17 +282,34 @@ def _bar(value: float, largest: float) -> str:
     return f"<span class='share'><i class='{side}' style='width:{50 * abs(value) / largest:.1f}%'></i></span>"
 
 
-def _flat(mol: Chem.Mol) -> Chem.Mol:
+def _flat(mol: Chem.Mol, turned_to: np.ndarray | None = None) -> Chem.Mol:
     """The molecule laid out for a drawing, its aromatic rings as alternating bonds where that is possible."""
+    if turned_to is not None:
+        rdDepictor.Compute2DCoords(mol)
+        _turn(mol.GetConformer(), turned_to)
+    is_new = turned_to is None
     try:
-        flat = rdMolDraw2D.PrepareMolForDrawing(mol, kekulize=True, addChiralHs=False, forceCoords=True)
+        flat = rdMolDraw2D.PrepareMolForDrawing(mol, kekulize=True, addChiralHs=False, forceCoords=is_new)
     except (ValueError, RuntimeError):  # RDKit could sanitise the molecule only in part
         flat = Chem.Mol(mol)
-        rdDepictor.Compute2DCoords(flat)
+        if is_new:
+            rdDepictor.Compute2DCoords(flat)
     return flat
 
 
-def _largest(values: np.ndarray) -> float:
+def _turn(flat: Chem.Conformer, towards: np.ndarray) -> None:
+    """Turn and mirror a layout as a whole, so that its atoms lie near given points (orthogonal Procrustes problem)."""
+    pos, known = flat.GetPositions(), np.isfinite(towards).all(axis=1)
+    if known.sum() < 2:
+        return
+    own, theirs = pos[known, :2].mean(axis=0), towards[known].mean(axis=0)
+    left, _, right = np.linalg.svd((pos[known, :2] - own).T @ (towards[known] - theirs))
+    pos[:, :2] = (pos[:, :2] - own) @ left @ right + theirs
+    for number, (x, y, _) in enumerate(pos.tolist()):
+        flat.SetAtomPosition(number, Point3D(x, y, 0.0))
+
+
+def largest_of(values: np.ndarray) -> float:
     """The end of the colour scale, pK; never 0."""
     return max(float(np.abs(values).max(initial=0.0)), 1e-6)
 
@@ -270,9 +320,9 @@ def _colour(value: float, largest: float) -> tuple[float, ...]:
     return tuple(1.0 - share * (1.0 - channel / 255) for channel in full)
 
 
-def _signed(value: float, digits: int = 3) -> str:
-    return f"{value:+.{digits}f}".replace("-", "−")
+def signed(value: float, digits: int = 3) -> str:
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
 
 
-def _text(value: object) -> str:
+def escaped(value: object) -> str:
     return html.escape(str(value))

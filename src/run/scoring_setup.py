@@ -6,15 +6,18 @@ import contextlib
 import logging
 import tempfile
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.chemistry.atoms import STANDARD_INPUT
 from src.chemistry.ligands import Ligand, ligand_of
+from src.gaussian_process.joined_model import JoinedModel
+from src.pdbbind.affinity import PDBbindError
+from src.pdbbind.user_table import label_reader
 from src.scoring.best_poses import BestPoses
-from src.scoring.ensemble import Ensemble
+from src.scoring.ensemble import SYNTHETIC, Ensemble
 from src.scoring.poses import Pose, PoseError, find_ligands, iter_poses, read_pairs, require_protein
 from src.scoring.score_files import ScoreFile, ScoreStream, is_unfinished, molecules_path, require_apart, signature
 from src.scoring.screening import ScreeningOptions, Tally
@@ -23,10 +26,13 @@ from src.system.storage import StorageError, prepare_folder
 
 if TYPE_CHECKING:
     from src.explanation.explainer import Explainer
+    from src.explanation.series_page import SeriesPage
+    from src.scoring.conditioning import Known
 
 log = logging.getLogger(__name__)
 
 STANDARD_OUTPUT = STANDARD_INPUT
+PK_COLUMN, OWN_COLUMN = "pK", "dG_kcal_mol_298K"  # of a table of scores; the second has no other source
 
 
 def find_poses(options: Namespace) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
@@ -53,14 +59,15 @@ def find_poses(options: Namespace) -> tuple[tuple[str, ...], Iterator[Pose], lis
 
 
 @contextlib.contextmanager
-def conditioned_models(options: Namespace, checkpoints: list[Path]) -> Iterator[list[Path]]:
-    """The files of the models to score with: those that are given, or one of them conditioned on measured ligands.
+def conditioned_models(options: Namespace, checkpoints: list[Path]) -> Iterator[tuple[list[Path], list[Known]]]:
+    """The files of the models to score with, those that are given or one of them conditioned on measured ligands, and
+    these ligands.
 
     Raises:
         UserError: the measured ligands cannot be used, or the file to keep is there already.
     """
     if not options.known:
-        yield checkpoints
+        yield checkpoints, []
         return
     from src.scoring.conditioning import condition_models
 
@@ -71,10 +78,10 @@ def conditioned_models(options: Namespace, checkpoints: list[Path]) -> Iterator[
             if path.exists() and not options.overwrite:
                 raise StorageError(f"{path} exists: give another file to --save_model, or add --overwrite")
             prepare_folder(path.parent)
-        condition_models(options.known, checkpoints, path, options.device, options.num_workers)
+        known = condition_models(options.known, checkpoints, path, options.device, options.num_workers)
         if options.save_model:
             log.info("the conditioned model is in %s; score with --checkpoint %s", path, path)
-        yield [path]
+        yield [path], known
 
 
 def _find_drawn(options: Namespace, output: Path | None) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
@@ -101,6 +108,11 @@ def is_ranking(options: Namespace) -> bool:
     return bool(options.top) or options.best_pose is not None
 
 
+def starts_anew(options: Namespace) -> bool:
+    """Whether a scoring that was stopped begins anew: a ranking is no part of another one, nor is a page of a part."""
+    return is_ranking(options) or bool(options.report)
+
+
 def screening_options(options: Namespace) -> ScreeningOptions:
     """
     Raises:
@@ -114,7 +126,7 @@ def open_tally(options: Namespace) -> Tally:
     """What counts the poses and keeps those that are asked for."""
     if options.best_pose is None:
         return Tally(options.top or 0)
-    keeps_molecules = bool(options.explain or options.template or has_molecules(options))
+    keeps_molecules = bool(options.explain or options.report or options.template or has_molecules(options))
     return Tally(options.top or 0, BestPoses(options.best_pose, keeps_molecules=keeps_molecules))
 
 
@@ -141,8 +153,7 @@ def open_output(
         **{name: getattr(options, name) for name in ("jitter", "per_model", "top", "best_pose")},
     }
     prepare_folder(options.output.parent)
-    # A ranking is no part of another one, nor is the best pose of a part.
-    how = {"overwrite": options.overwrite, "goes_on": not is_ranking(options)}
+    how = {"overwrite": options.overwrite, "goes_on": not starts_anew(options)}
     if options.template and not has_molecules(options):
         how["molecules"] = molecules_path(options.output)
     return ScoreFile(options.output, work, columns, **how)
@@ -164,12 +175,68 @@ def open_explainer(
     if not (goes_on or options.overwrite) and folder.is_dir() and any(folder.iterdir()):
         raise StorageError(f"{folder} is not empty: give another folder to --explain, or add --overwrite")
     prepare_folder(folder)
-    # Models of several runs have the same file name.
-    names = [path.name if len(checkpoints) == 1 else f"{path.parent.name}/{path.name}" for path in checkpoints]
+    how = {"replaces": options.overwrite and not goes_on, "templates": _templates(options)}
     model = ensemble.models, ensemble.graph_settings, ensemble.device
+    return Explainer(folder, *model, model_name=_model_name(checkpoints), **how)
+
+
+def open_report(
+    options: Namespace,
+    checkpoints: Sequence[Path],
+    ensemble: Ensemble,
+    columns: Sequence[str],
+    inputs: Iterable[Path],
+    known: Sequence[Known],
+) -> SeriesPage | None:
+    """What collects the ligands for the page of --report.
+
+    Args:
+        columns: of the table of pairs, or of the one with SMILES.
+
+    Raises:
+        StorageError: there is such a file already, or it is an input or a page of --explain.
+    """
+    from src.explanation.explainer import PoseAttributions  # only where it is asked for
+    from src.explanation.series import Series
+    from src.explanation.series_page import SeriesPage
+
+    path = options.report
+    if path is None:
+        return None
+    require_apart(path, [*inputs, *checkpoints, *([options.known] if options.known else [])])
+    if options.explain and path.resolve() == (options.explain / "index.html").resolve():
+        raise StorageError(f"{path} is a page of --explain: give another file to --report")
+    if path.exists() and not options.overwrite:
+        raise StorageError(f"{path} exists: give another file to --report, or add --overwrite")
+    prepare_folder(path.parent)
+    model = ensemble.models, ensemble.graph_settings, ensemble.device
+    attributions = PoseAttributions(*model, _templates(options))
+    label = _label_reader(options.pairs or options.ligand_path[0], columns) if columns else None
+    joined = [one for one in ensemble.models if isinstance(one, JoinedModel) and one.known]
+    told = {name for one in joined for name in one.known.codes}
+    series = Series(attributions, label=label, known=known, told=told, reference=options.reference)
+    name = f"{_model_name(checkpoints)}{f', mean of {len(ensemble.models)} models' * (len(ensemble.models) > 1)}"
+    name += f", conditioned on {len(told)} measured ligands" * bool(told)
+    return SeriesPage(path, series, name, [SYNTHETIC] * ensemble.trained_on_synthetic_data)
+
+
+def _label_reader(table: Path, columns: Sequence[str]) -> Callable[[Sequence[str]], tuple[float, int]] | None:
+    """What reads measured values from rows of the table; None where it has none."""
+    if OWN_COLUMN in columns and f"predicted_{PK_COLUMN}" not in columns:
+        log.info("%s: its %s is that of an earlier scoring, and no measured value", table, PK_COLUMN)
+        return None
+    try:
+        return label_reader(table, columns)
+    except PDBbindError as error:
+        log.info("no measured values for the page: %s", error)
+        return None
+
+
+def _templates(options: Namespace) -> list[Ligand]:
     found = map(ligand_of, read_templates(options.template or ()))
-    how = {
-        "replaces": options.overwrite and not goes_on,
-        "templates": [one for one in found if isinstance(one, Ligand)],
-    }
-    return Explainer(folder, *model, model_name=", ".join(names), **how)
+    return [one for one in found if isinstance(one, Ligand)]
+
+
+def _model_name(checkpoints: Sequence[Path]) -> str:
+    # Models of several runs have the same file name.
+    return ", ".join(path.name if len(checkpoints) == 1 else f"{path.parent.name}/{path.name}" for path in checkpoints)

@@ -48,8 +48,10 @@ class Known(NamedTuple):
     bound: int  # 0 the value is exact, 1 the pK is at least it, -1 at most
 
 
-def condition_models(table: Path, checkpoints: Sequence[Path], save_to: Path, device: str, num_workers: int | None):
-    """Write the models conditioned on a table of measured ligands as one file, which scores alone.
+def condition_models(
+    table: Path, checkpoints: Sequence[Path], save_to: Path, device: str, num_workers: int | None
+) -> list[Known]:
+    """Write the models conditioned on a table of measured ligands as one file, which scores alone; return the ligands.
 
     Args:
         table: columns protein_path, ligand_path and the affinity as in a training table.
@@ -77,6 +79,7 @@ def condition_models(table: Path, checkpoints: Sequence[Path], save_to: Path, de
     save_members(
         save_to, [_conditioned(state, one.model, known) for state, one in zip(states, ensemble.scorers, strict=True)]
     )
+    return known
 
 
 def read_known(path: Path, ensemble: Ensemble, num_workers: int | None = None) -> list[Known]:

@@ -40,6 +40,10 @@ from src.similarity.applicability import Domain, read_domain
 log = logging.getLogger(__name__)
 
 MAX_ATOMS_PER_BATCH = {"cpu": 20_000, "cuda": 60_000}  # larger batches are run in parts
+SYNTHETIC = (
+    "this model was trained on the synthetic demo set: its numbers show that the program works, "
+    "they say nothing about real complexes"
+)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ def require_apart(output: Path, inputs: Iterable[Path]) -> None:
     for path in inputs:
         with contextlib.suppress(OSError):  # an input that is not there is another fault
             if path != STANDARD_INPUT and output.samefile(path):
-                raise StorageError(f"{output} is the input {path} too: give another --output")
+                raise StorageError(f"{output} is the input {path} too: give another file")
 
 
 class ScoreFile:

@@ -30,26 +30,14 @@ from src.explanation.page import MAX_DRAWN_ATOMS, Score, drawing, page
 from src.gaussian_process.joined_model import JoinedModel
 from src.gaussian_process.process import fit_gaussian_process
 from src.hardware.inference import predict_batches
-from src.model import AffinityModel, build_model
+from src.model import AffinityModel
 from src.scoring.poses import iter_poses
 from tests.checkpoints import make_checkpoint
 from tests.complexes import GRAPH_SETTINGS, LIGAND, RESIDUES, small_settings
 from tests.complexes import pdb_text as complex_pdb
 from tests.complexes import sdf_text as ligand_sdf
-from tests.synthetic import random_batch, scattered, tiny_settings
-
-
-def read(folder: Path, *, pdb: str | None = None, sdf: str | None = None) -> tuple[Ligand, Protein]:
-    (folder / "p.pdb").write_text(pdb or complex_pdb())
-    (folder / "l.sdf").write_text(sdf or ligand_sdf())
-    return read_ligand([folder / "l.sdf"]), read_protein(folder / "p.pdb")
-
-
-def random_model(seed: int = 0) -> AffinityModel:
-    torch.manual_seed(seed)
-    model = scattered(build_model(tiny_settings()), seed)
-    model.set_label_scale(6.0 + seed, 500.0)
-    return model.eval()
+from tests.explanation.models import random_model, read
+from tests.synthetic import random_batch, tiny_settings
 
 
 @pytest.fixture

@@ -371,7 +371,7 @@ def test_an_output_that_is_an_input_is_refused(tmp_path: Path) -> None:
     link.symlink_to(path)
     os.link(path, hard)
     for output in (path, link, hard):
-        with pytest.raises(StorageError, match=r"is the input .*a\.sdf too: give another --output"):
+        with pytest.raises(StorageError, match=r"is the input .*a\.sdf too: give another file"):
             require_apart(output, [Path("-"), tmp_path / "absent.sdf", path])
     (tmp_path / "b.sdf").write_text("precious")
     require_apart(tmp_path / "b.sdf", [Path("-"), path])
