@@ -29,7 +29,7 @@ from src.system.terminal import listed
 log = logging.getLogger(__name__)
 
 MAX_LIGANDS = 1000  # rows of a page
-MAX_EXPLAINED = 200  # ligands with a drawing and contributions: a second and 50 kB each
+MAX_EXPLAINED = 200  # ligands with a drawing and contributions: about a second and 20 kB each
 SAME_PLACE = 1.0  # Å, between atoms of two ligands
 NUM_RESIDUES = 4  # that are named for each ligand
 LEAST_MEASURED = 5  # for a sentence on how the score ranks
@@ -260,9 +260,7 @@ def _line_rmse(size: np.ndarray, measured: np.ndarray) -> float:
 def _verdict(score: np.ndarray, sizes: dict[str, np.ndarray], measured: np.ndarray) -> str:
     """Whether the score ranks better than size does, in a sentence."""
     if len(measured) < LEAST_MEASURED:
-        return (
-            f"Measured values of {len(measured)} ligands are too few to say whether the score ranks better than size."
-        )
+        return f"{len(measured)} values are too few to say whether the score ranks better than size."
     ranks = {name: spearman(values, measured) for name, values in {SCORE: score, **sizes}.items()}
     if math.isnan(ranks[SCORE]):
         return "On this series the score ranks nothing: its values, or the measured ones, are all the same."

@@ -146,7 +146,7 @@ def _agreement_section(series: Series) -> str:
     rows = [(row.name, str(row.r), str(row.rank), _number(row.rmse)) for row in found.rows] if found.count > 1 else []
     header = ("ligands ranked by", "R", "rank correlation", "RMSE (pK)")
     return (
-        f"<section><h2>Agreement with {found.count} measured values</h2><p><b>{escaped(found.verdict)}</b></p>"
+        f"<section><h2>Agreement with measured values (n = {found.count})</h2><p><b>{escaped(found.verdict)}</b></p>"
         + (table(header, rows) + f"<p class='note'>{AGREEMENT_NOTE}</p>" if rows else "")
         + "".join(f"<p class='note'>{escaped(text)}.</p>" for text in left_out if text)
         + "</section>"
@@ -192,7 +192,6 @@ def _ligand_cell(number: int, one: SeriesLigand, reference: SeriesLigand, larges
         svg = picture(drawing(one.attribution, DRAWING_SIZE, largest=largest, num_labels=0, turned_to=towards))
     told = one.prediction
     notes = [
-        told.pose * (told.pose != "given"),
         told.trust.reason,
         one.fault,
         *(f"warning: {text}" for text in told.warnings),

@@ -135,7 +135,7 @@ def test_a_size_is_judged_by_a_line_through_the_other_ligands() -> None:
     found = agreements(ligands_of([5, 6, 8], values, [300, 310, 320]))
     # Each from the line through the other two: 4 against 5, 6.5 against 6, 7 against 8.
     assert found.rows[1].rmse == pytest.approx(np.sqrt((1 + 0.25 + 1) / 3))
-    assert "3 ligands are too few" in found.verdict
+    assert "3 values are too few" in found.verdict
 
 
 @pytest.mark.parametrize(

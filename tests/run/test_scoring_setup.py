@@ -35,7 +35,7 @@ def test_a_page_beside_a_table_has_measured_values_of_pairs_and_what_failed(trai
     assert scoring_program.main([*pairs_options(trained, tmp_path, "pKd"), "--output", str(output)]) == 0
     text = (tmp_path / "series.html").read_text(encoding="utf-8")
     assert "<b>6.50</b>" in text
-    assert "Agreement with 1 measured values" in text
+    assert "Agreement with measured values (n = 1)" in text
     assert "absent.sdf: there is no such file" in text
     with open(output, newline="", encoding="utf-8") as file:
         (row, _) = csv.DictReader(file)
