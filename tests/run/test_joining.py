@@ -82,6 +82,9 @@ def test_a_finished_run_of_an_earlier_version_is_joined_by_the_same_command(run:
 def test_what_is_joined_stays_as_it_is(run: Run) -> None:
     assert run.train() == 0
     path = run.checkpoints / BEST
+    state = load_checkpoint(path)
+    state["process"]["share"] = 0.25  # as one would not be found again
+    save_checkpoint(path, state)
     before = path.read_bytes()
     assert run.train() == 0
     assert path.read_bytes() == before
