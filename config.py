@@ -93,6 +93,7 @@ CONFIG = {
     "message_passing": "auto",  # 'fast', 'lean' (least memory) or 'auto' (the fastest that fits)
     "precision": "auto",  # 'fp32', 'bf16', 'fp16' or 'auto' (GPU: bf16, else fp16; CPU: fp32)
     "device": "auto",  # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
+    "cpu_processes": "auto",  # on a CPU: processes that share each batch; 'auto' = one a core, and one for short runs
     "loader_num_workers": 0,  # processes that collate batches; the graphs are in memory, 0 is fast
     "max_skipped_in_a_row": 20,  # batches with NaN or Inf, or that do not fit, before the run stops
     "max_skipped_fraction": 0.5,  # of an epoch's batches before the run stops

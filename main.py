@@ -6,6 +6,7 @@ python main.py --evaluate         write the results of the best checkpoint again
 python main.py --plan             print what batches need, what fits and what to set, and stop
 python main.py --set epochs=5     change a setting for this run
 python main.py --fresh            start over; earlier checkpoints are moved into a subfolder
+torchrun --nproc_per_node=2 main.py    on two GPUs of a computer; docs/clusters.md has more
 """
 
 import os
@@ -46,7 +47,7 @@ from src.data.cache import other_caches
 from src.data.dataset import Dataset, load_dataset
 from src.data.demo import write_demo
 from src.data_processing import DATA_PROCESSING_VERSION
-from src.evaluation.findings import Split, split_json
+from src.evaluation.findings import Split
 from src.hardware.device import choose_device
 from src.hardware.memory_plan import plan_memory, plan_text, resolve_auto
 from src.hardware.out_of_memory import is_out_of_memory
@@ -63,22 +64,22 @@ from src.run.results import (
 )
 from src.run.run_record import lost_codes, stored_split
 from src.run.trainer_setup import (
-    choose_kernels,
+    RunPlan,
     data_of_run,
     demo_folder,
-    make_loaders,
-    make_trainer,
     newest_of_run,
-    resume,
+    num_processes,
+    train,
     uses_demo,
 )
 from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity
 from src.similarity.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
+from src.system.distributed import ALONE, RankLostError, World, join_world, own_ranks
 from src.system.errors import UserError
 from src.system.locks import in_turn, sole_use
 from src.system.stop_signals import EXIT_CODES, exit_code, signals_interrupt
-from src.system.storage import prepare_folder, write_json
+from src.system.storage import prepare_folder
 from src.system.terminal import let_go_of_output, prepare_terminal, show
 from src.training import TrainingError
 
@@ -90,16 +91,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     prepare_terminal()
     try:
-        with logging_redirect_tqdm(), signals_interrupt():
+        with logging_redirect_tqdm(), signals_interrupt(), join_world() as world:
+            if not world.is_main:
+                return follow(world)
             settings = read_settings({**CONFIG, **dict(options.set)}, root=ROOT)
             with _own_folders(settings, trains=not (options.check_data or options.plan)):
                 if options.evaluate:
                     return evaluate_again(settings, Request(_evaluate_command(), options.compare, options.casf))
-                return run(settings, check_data=options.check_data, plan=options.plan, fresh=options.fresh)
+                return run(settings, world, check_data=options.check_data, plan=options.plan, fresh=options.fresh)
     except UserError as error:
         log.error("error: %s", error)
         return 2
-    except TrainingError as error:
+    except (TrainingError, RankLostError) as error:
         log.error("training stopped: %s", error)
         return 1
     except KeyboardInterrupt as interrupt:
@@ -119,8 +122,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         let_go_of_output()
 
 
-def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fresh: bool = False) -> int:
-    """Everything from the data to the results; returns the exit code."""
+def run(
+    settings: Settings,
+    world: World = ALONE,
+    *,
+    check_data: bool = False,
+    plan: bool = False,
+    fresh: bool = False,
+) -> int:
+    """Everything from the data to the results, by the main rank; returns the exit code."""
     device = choose_device(settings.training.device)
     newest = None if check_data or plan else newest_of_run(settings, fresh=fresh)
     settings, synthetic = _with_demo_data(settings)
@@ -138,19 +148,16 @@ def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fre
 
     require_enough(dataset.skipped, len(dataset.examples), settings.data.max_failed_fraction)
     dataset, codes = data_of_run(dataset, newest, settings.data.split)
-    whole, similarity = _split(settings, dataset, codes)
-    split = dict(whole.codes)
-    wanted = settings.training.message_passing
-    settings = resolve_auto(settings, dataset.subset(split["train"]), device, newest[1]["config"] if newest else None)
-    trainer = make_trainer(settings, dataset, split, device, synthetic=synthetic)
-    if newest:
-        resume(trainer, *newest)
-    if wanted == "auto" and not trainer.finished:
-        choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
-    write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
-    write_json(Path(settings.output.results_dir) / "splits.json", split_json(whole))
-
-    stopped_by = trainer.fit(*make_loaders(settings, dataset, split, trainer.device))
+    size = num_processes(settings, len(dataset.examples), device, newest[1] if newest else None)
+    with own_ranks(world, size, [sys.executable, str(ROOT / "main.py")]) as join:
+        whole, similarity = _split(settings, dataset, codes)
+        split = dict(whole.codes)
+        may_compile = settings.training.message_passing == "auto"
+        earlier = newest[1]["config"] if newest else None
+        settings = resolve_auto(settings, dataset.subset(split["train"]), device, earlier)
+        world = join()
+        agreed = world.from_main(RunPlan(settings, whole, synthetic, newest, dataset.lost, may_compile))
+        trainer, stopped_by = train(agreed, dataset, world)
     if unused := skipped_text(trainer.progress):
         log.warning("%s", unused)
     if stopped_by:
@@ -161,6 +168,16 @@ def run(settings: Settings, *, check_data: bool = False, plan: bool = False, fre
     if settings.training.gaussian_process:
         join_process(_best(settings), settings, dataset, split, similarity)
     evaluate(settings, dataset, whole, similarity, Request(_evaluate_command()))
+    return 0
+
+
+def follow(world: World) -> int:
+    """What every other rank does; returns the exit code."""
+    plan: RunPlan | None = world.from_main()
+    if plan is not None:
+        settings = plan.settings
+        dataset = load_dataset(settings.data, settings.graph, settings.processing).without(plan.lost)
+        train(plan, dataset, world)
     return 0
 
 

@@ -41,6 +41,7 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "model_settings": (dict,),  # what builds the model
     "graph_settings": (dict,),  # what builds its input
     "kernels": (str,),  # 'plain' or 'compiled': how the message passing of the run is computed
+    "processes": (int,),  # that share the batches; with as many a run that goes on has the same bits
     "data_version": (str,),  # data_processing_version of the graphs
     "model": (dict,),  # parameter name -> tensor
     "ema": (dict, NoneType),  # moving average of the same parameters
@@ -57,10 +58,12 @@ SCHEMA: dict[str, tuple[type, ...]] = {
 }
 CONTENTS = {"model": Tensor, "ema": Tensor, "versions": str, "split": list}
 # A checkpoint without these is resumed and predicts all the same.
-OPTIONAL = frozenset({"calibration", "domain", "process"})
+OPTIONAL = frozenset({"calibration", "domain", "process", "processes"})
 FULL = frozenset(SCHEMA) - OPTIONAL
 FOR_PREDICTION = frozenset({"format", "model_settings", "graph_settings", "data_version", "model", "split"})
-PUBLISHED = FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}  # nothing of the machine it was trained on
+PUBLISHED = (FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}) - {
+    "processes"
+}  # nothing of the machine it was trained on
 
 
 MEMBERS = "members"  # key of a file that holds several models

@@ -221,6 +221,7 @@ class TrainingSettings:
     message_passing: str = _setting("message_passing", _choice("auto", "fast", "lean"))
     precision: str = _setting("precision", _choice("auto", "fp32", "bf16", "fp16"))
     device: str = _setting("device", _device)
+    cpu_processes: int | str = _setting("cpu_processes", _or_auto(_whole(1, 1024)))
     loader_num_workers: int = _setting("loader_num_workers", _whole(0, 1024))
     max_skipped_in_a_row: int = _setting("max_skipped_in_a_row", _whole(1))
     max_skipped_fraction: float = _setting("max_skipped_fraction", _number(0, 1, above=True))

@@ -26,7 +26,9 @@ from src.optimization.gradients import WindowGradient
 from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler
 from src.optimization.progress import Progress, epoch_line, progress_bar, read_progress, step_profiler
 from src.optimization.saving import Saver
+from src.optimization.window import run_window
 from src.settings import OutputSettings, TrainingSettings
+from src.system.distributed import ALONE, AgreedSignals, World
 from src.system.stop_signals import StopSignals
 from src.system.terminal import listed
 
@@ -51,12 +53,15 @@ class Trainer:
         device: torch.device,
         num_batches: Sequence[int],
         facts: dict,
+        world: World = ALONE,
     ):
         """
         Args:
             num_batches: batches in each epoch.
             facts: what every checkpoint carries besides the state of the training (settings, split, versions).
+            world: the processes that train together.
         """
+        self.world = world
         self.model = model.to(device)
         self.settings, self.output, self.device, self.facts = settings, output, device, facts
         self.num_batches = num_batches
@@ -68,7 +73,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.average = WeightAverage(self.model, settings.ema_decay)
         self.calibration: dict | None = None  # errors on the validation set after the epoch that ended last
-        self.saver = Saver(output, self.state_dict)
+        self.saver = Saver(output, self.state_dict, writes=self.world.is_main)
 
     @property
     def finished(self) -> bool:
@@ -121,7 +126,8 @@ class Trainer:
             CheckpointError: when the disk does not take what must be saved.
         """
         self.saver.end_change()
-        with StopSignals() as stop, self.saver.saves_a_crash(no_faults=(TrainingError, CheckpointError)):
+        with StopSignals() as signals, self.saver.saves_a_crash(no_faults=(TrainingError, CheckpointError)):
+            stop = self.world.agreed(signals)
             while not self.finished:
                 self._train_epoch(train_batches(self.progress.epoch, self.progress.next_batch), stop)
                 if stop.received:
@@ -136,13 +142,15 @@ class Trainer:
             )
         return stop.received
 
-    def _train_epoch(self, batches: Iterable[Batch], stop: StopSignals) -> None:
+    def _train_epoch(self, batches: Iterable[Batch], stop: StopSignals | AgreedSignals) -> None:
         """Go through what is left of the epoch, or until a signal comes."""
         progress, steps = self.progress, self.settings.gradient_accumulation_steps
         batches = iter(batches)
         with (
-            progress_bar(progress, self.num_batches[progress.epoch], self.settings.epochs) as bar,
-            step_profiler(self.output, progress.step) as profiler,
+            progress_bar(
+                progress, self.num_batches[progress.epoch], self.settings.epochs, shown=self.world.is_main
+            ) as bar,
+            step_profiler(self.output, progress.step, wanted=self.world.is_main) as profiler,
         ):
             while not stop.received and (window := list(islice(batches, steps))):
                 started = time.monotonic()
@@ -169,31 +177,29 @@ class Trainer:
             edge_limit=progress.edge_limit,
             ranking_weight=self.settings.ranking_weight,
         )
-        gradient.accumulate(window)
+        self.world.seed(self.settings.seed, progress.epoch, progress.next_batch)
+        found = run_window(gradient, window, self.world)
         self.saver.begin_change()  # weights, schedule and counters change one after the other
-        progress.edge_limit = gradient.edge_limit
-        for complex_ in gradient.too_large:
+        progress.edge_limit = found.edge_limit
+        for complex_ in found.too_large:
             self._leave_out(complex_)
-        for batch in window:
-            found = [(part.codes, what) for part, what in gradient.not_finite if set(part.codes) <= set(batch.codes)]
-            if found:  # a batch that was run in parts counts once
-                codes = [code for codes, _ in found for code in codes]
-                self._skip(codes, f"its {found[-1][1]} is NaN or infinite: {listed(codes)}")
-        if not gradient.losses and not gradient.not_finite:
-            for batch in window:
-                self._skip((), f"none of its complexes fits into memory: {listed(batch.codes)}")
-        if gradient.overflowed:
-            self._halve_scale(list(gradient.losses))
-        elif gradient.losses:
-            self._step(gradient, sum(batch.num_graphs for batch in window))
-            progress.squared_error += gradient.judged_error
-            progress.num_judged += gradient.num_judged
+        for codes, what in found.not_finite:
+            self._skip(codes, f"its {what} is NaN or infinite: {listed(codes)}")
+        if not found.num_used and not found.not_finite:
+            for codes in found.codes:
+                self._skip((), f"none of its complexes fits into memory: {listed(codes)}")
+        if found.overflowed:
+            self._halve_scale([code for codes in found.codes for code in codes])
+        elif found.num_used:
+            self._step(gradient, found.num_used / found.total)
+            progress.squared_error += found.judged_error
+            progress.num_judged += found.num_judged
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _step(self, gradient: WindowGradient, total: int) -> None:
-        """Step with the gradient of the mean over what was used of the window's complexes."""
+    def _step(self, gradient: WindowGradient, fraction: float) -> None:
+        """Step with the gradient of the mean over what was used, a fraction of the window's complexes."""
         self.scaler.unscale_(self.optimizer)
-        gradient.divide(gradient.num_used / total)
+        gradient.divide(fraction)
         # By the largest element first: the sum of the squares of elements above 1e19 is infinite in float32.
         for norm_type in (math.inf, 2.0):
             nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.gradient_clip_norm, norm_type)
@@ -229,10 +235,9 @@ class Trainer:
                 "smaller visnet_hidden_channels"
             )
 
-    def _halve_scale(self, batches: list[Batch]) -> None:
+    def _halve_scale(self, codes: Sequence[str]) -> None:
         self.scaler.update(self.scaler.get_scale() / 2)
         self.progress.num_overflows += 1
-        codes = [code for batch in batches for code in batch.codes]
         log.info("fp16 gradient overflow, scale now %g: %s", self.scaler.get_scale(), listed(codes))
         if self.scaler.get_scale() < SMALLEST_SCALE:
             raise TrainingError(
@@ -268,13 +273,10 @@ class Trainer:
                 "fp32 is needed, a damaged structure file, or a GPU whose memory is full"
             )
 
-    def _end_epoch(self, validation_batches: Iterable[Batch], stop: StopSignals) -> None:
+    def _end_epoch(self, validation_batches: Iterable[Batch], stop: StopSignals | AgreedSignals) -> None:
         """Validate, write the row of the epoch, and save."""
-        progress, left_out = self.progress, []
-        with self.average.applied_to(self.model) as model:
-            predicted, measured = predict_batches(
-                model, validation_batches, self.device, self.precision, left_out=left_out
-            )
+        progress = self.progress
+        predicted, measured, left_out = self._validate(validation_batches)
         calibration = calibrate(predicted - measured)
         self.calibration = calibration and calibration.state_dict()
         scores = metrics(np.delete(predicted, left_out), np.delete(measured, left_out))
@@ -290,3 +292,13 @@ class Trainer:
         progress.start_epoch(progress.epoch + 1)
         self.saver.end_change()
         self.saver.save_epoch(progress.history, stop, is_best=is_best)
+
+    def _validate(self, batches: Iterable[Batch]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+        """Predicted and measured pK of the validation set, and the places of what does not fit into memory."""
+        left_out: list[int] = []
+        with self.average.applied_to(self.model) as model:
+            found = predict_batches(model, batches, self.device, self.precision, left_out=left_out)
+        is_left_out = [place in left_out for place in range(len(found[0]))]
+        rows = self.world.collected(list(zip(*found, is_left_out, strict=True)))
+        predicted, measured = (np.array([row[column] for row in rows], dtype=np.float32) for column in (0, 1))
+        return predicted, measured, [place for place, row in enumerate(rows) if row[2]]

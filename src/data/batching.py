@@ -119,6 +119,8 @@ def in_order(examples: Sequence[Example], batch_size: int, budget: Budget = NO_L
 
 def collate(examples: Sequence[Example]) -> Batch:
     """Put complexes side by side; their edges are sorted by target already, and so are those of the batch."""
+    if not examples:
+        return Batch.empty()
     graphs = [example.graph for example in examples]
     edges = [graph.edges for graph in graphs]
     num_atoms = torch.tensor([graph.num_atoms for graph in graphs])

@@ -11,14 +11,19 @@ class DeviceError(UserError):
     """The device that was asked for is not there."""
 
 
-def choose_device(name: str) -> torch.device:
-    """Turn the setting into a device that is there; 'auto' is the first CUDA GPU, else the CPU.
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """Turn the setting into a device that is there; 'auto' is a CUDA GPU, else the CPU.
+
+    Args:
+        local_rank: number of this process on its computer; each takes a GPU of its own.
 
     Raises:
         DeviceError: when the named device is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and local_rank:
+        name = f"cuda:{local_rank}"
     try:
         device = torch.device(name)
     except RuntimeError:

@@ -78,11 +78,17 @@ class WindowGradient:
         parameters and not to others. The whole window is run again, in smaller parts.
         """
         self._total = sum(batch.num_graphs for batch in window)
-        parts = [part for batch in window for part in parts_within(batch, self.edge_limit)]
+        parts = [part for batch in window if batch.num_graphs for part in parts_within(batch, self.edge_limit)]
         while fault := memory_fault(self._run, parts):
             self._clear()
             free_memory(self.device)
             parts = self._smaller(parts, fault)
+
+    def begin_again(self) -> None:
+        """Forget the window, for it to be run once more."""
+        self._clear()
+        self.too_large = []
+        self.overflowed = False
 
     def divide(self, fraction: float) -> None:
         for parameter in self._with_gradient():

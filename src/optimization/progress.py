@@ -150,20 +150,20 @@ def write_history(folder: Path, history: list[dict]) -> None:
     write_text(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def progress_bar(progress: Progress, num_batches: int, epochs: int) -> tqdm:
+def progress_bar(progress: Progress, num_batches: int, epochs: int, *, shown: bool = True) -> tqdm:
     return tqdm(
         total=num_batches,
         initial=progress.next_batch,
         desc=f"epoch {progress.epoch + 1}/{epochs}",
         unit="batch",
         leave=False,
-        disable=None,
+        disable=None if shown else True,
     )
 
 
-def step_profiler(output: OutputSettings, step: int) -> contextlib.AbstractContextManager:
+def step_profiler(output: OutputSettings, step: int, *, wanted: bool = True) -> contextlib.AbstractContextManager:
     """With `profile` on, a profiler of five of the first steps of a run, which writes profile.txt; else nothing."""
-    if not output.profile or step:
+    if not (output.profile and wanted) or step:
         return contextlib.nullcontext()
     path = Path(output.results_dir) / "profile.txt"
 

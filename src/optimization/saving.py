@@ -22,6 +22,7 @@ from src.checkpoint import (
 )
 from src.optimization.progress import write_history
 from src.settings import OutputSettings
+from src.system.distributed import AgreedSignals
 from src.system.stop_signals import StopSignals
 from src.system.storage import StorageError, cause
 
@@ -51,11 +52,13 @@ class SaveFlag:
 class Saver:
     """Decides when the state of a run is saved, and remembers what the disk has not taken yet."""
 
-    def __init__(self, output: OutputSettings, state: Callable[[], dict[str, Any]]):
+    def __init__(self, output: OutputSettings, state: Callable[[], dict[str, Any]], *, writes: bool = True):
         """
         Args:
             state: makes a full checkpoint of the run as it stands.
+            writes: False for a rank that leaves all files to the main one.
         """
+        self._writes = writes
         self._output, self._state = output, state
         self._flag = SaveFlag(Path(output.manual_save_trigger_file))
         self._failed_saves, self._history_is_late = 0, False
@@ -69,23 +72,28 @@ class Saver:
     def end_change(self) -> None:
         self._rng = rng_state()
 
-    def save(self, name: str, stop: StopSignals) -> None:
+    def save(self, name: str, stop: StopSignals | AgreedSignals) -> None:
         """
         Raises:
             CheckpointError: the disk does not take it.
         """
+        if not self._writes:
+            return
         with stop.protected():
             if name != BEST:
                 self._save_late_best()
             save_checkpoint(self._path(name), self._state(), keep_previous=name == LATEST)
 
-    def save_when_due(self, num_done: int, position: int, num_batches: int, stop: StopSignals) -> None:
+    def save_when_due(self, num_done: int, position: int, num_batches: int, stop: StopSignals | AgreedSignals) -> None:
         """Save every so many batches, and when SAVE_NOW.flag or SIGUSR1 asks for it.
 
         Args:
             num_done: batches since the last call.
             position: batches of the epoch that are done, of num_batches.
         """
+        if not self._writes:
+            stop.save_asked = False
+            return
         flag, every = self._flag, self._output.checkpoint_every_batches
         asked_by = [flag.path.name] * flag.is_there() + ["SIGUSR1"] * stop.save_asked
         due = every and position // every > (position - num_done) // every and position < num_batches
@@ -97,8 +105,10 @@ class Saver:
             flag.take_away()
             log.info("%s: %s %s", asked_by[0], "saved to" if saved else "not saved to", self._output.checkpoint_dir)
 
-    def save_epoch(self, history: list[dict], stop: StopSignals, *, is_best: bool) -> None:
+    def save_epoch(self, history: list[dict], stop: StopSignals | AgreedSignals, *, is_best: bool) -> None:
         """The best model first: should the run die between the two files, it is the newest whole state."""
+        if not self._writes:
+            return
         try:
             write_history(Path(self._output.results_dir), history)
             self._history_is_late = False
@@ -109,18 +119,22 @@ class Saver:
             self._unsaved_best = None if self._try_to_save(BEST, stop) else on_cpu(self._state())
         self._try_to_save(LATEST, stop)
 
-    def save_what_is_late(self, history: list[dict], stop: StopSignals) -> None:
+    def save_what_is_late(self, history: list[dict], stop: StopSignals | AgreedSignals) -> None:
         """At the end of a run: what the disk did not take when it was due.
 
         Raises:
             CheckpointError: the disk does not take it now.
         """
+        if not self._writes:
+            return
         if self._failed_saves:
             self.save(LATEST, stop)
         if self._history_is_late:
             write_history(Path(self._output.results_dir), history)
 
     def saves_a_crash(self, *, no_faults: tuple[type[Exception], ...]) -> contextlib.AbstractContextManager[None]:
+        if not self._writes:
+            return contextlib.nullcontext()
         path = self._path(CRASHED)
         return saved_if_it_crashes(path, self._last_whole_state, self._save_late_best, no_faults=no_faults)
 
@@ -133,7 +147,7 @@ class Saver:
             save_checkpoint(self._path(BEST), self._unsaved_best, keep_previous=False)
             self._unsaved_best = None
 
-    def _try_to_save(self, name: str, stop: StopSignals) -> bool:
+    def _try_to_save(self, name: str, stop: StopSignals | AgreedSignals) -> bool:
         """Save; a disk that is full for a while does not end the run, and what was saved before is still there."""
         try:
             self.save(name, stop)

@@ -32,6 +32,7 @@ FREE_KEYS = frozenset(
         "early_stopping_patience",
         "device",
         "message_passing",
+        "cpu_processes",
         "loader_num_workers",
         "max_skipped_in_a_row",
         "max_skipped_fraction",
@@ -59,11 +60,13 @@ def run_facts(
     dataset_fingerprint: str,
     synthetic: bool,
     lost: Sequence[str] = (),
+    processes: int = 1,
 ) -> dict[str, Any]:
     """The part of a checkpoint that stays the same from the first batch to the last, as plain values.
 
     Args:
         lost: codes that could not be used for what may be the machine's fault.
+        processes: ranks that share the batches.
     """
     versions = {name: metadata.version(name) for name in LIBRARIES}
     return {
@@ -72,6 +75,7 @@ def run_facts(
         "model_settings": as_dict(settings.model),
         "graph_settings": as_dict(settings.graph),
         "kernels": "plain",
+        "processes": processes,
         "data_version": DATA_PROCESSING_VERSION,
         "split": split,
         "dataset": {"fingerprint": dataset_fingerprint, "synthetic": synthetic, "lost": sorted(lost)},

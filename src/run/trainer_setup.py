@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from signal import Signals
 
+import numpy as np
 import torch
 
 from src.checkpoint import newest_checkpoint, seed_rng
@@ -20,9 +23,12 @@ from src.data.batching import (
     make_loader,
     warn_of_oversized,
 )
-from src.data.dataset import Dataset, Example
+from src.data.dataset import Dataset, DatasetError, Example
+from src.evaluation.findings import Split, split_json
 from src.graph import Batch
-from src.hardware.compilation import fastest_kernels
+from src.hardware.compilation import compiled_kernels, fastest_kernels
+from src.hardware.device import choose_device
+from src.hardware.memory_plan import EFFECTIVE_BATCH
 from src.hardware.out_of_memory import parts_within
 from src.model import build_model
 from src.run.run_record import (
@@ -36,10 +42,26 @@ from src.run.run_record import (
 )
 from src.settings import Settings
 from src.similarity.applicability import domain_facts
+from src.system.distributed import ALONE, World, usable_cores
+from src.system.storage import write_json
 from src.training import Trainer
-from src.visnet.message_passing import EAGER
+from src.visnet.message_passing import EAGER, Kernels
 
 log = logging.getLogger(__name__)
+
+SHORT_TRAINING = 1000  # complexes shown in all epochs; with fewer, more processes would take longer to start
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What the main rank has decided and every rank must know to train with it."""
+
+    settings: Settings
+    split: Split
+    synthetic: bool
+    newest: tuple[Path, dict] | None  # checkpoint to go on from
+    lost: tuple[str, ...]  # codes that stay out of the data set
+    may_compile: bool  # message_passing is 'auto'
 
 
 def newest_of_run(settings: Settings, *, fresh: bool) -> tuple[Path, dict] | None:
@@ -91,8 +113,60 @@ def data_of_run(dataset: Dataset, newest: tuple[Path, dict] | None, split: str) 
     return dataset, stored_split(state, path) if is_same and split != "file" else None
 
 
+def num_processes(settings: Settings, num_examples: int, device: torch.device, earlier: dict | None) -> int:
+    """Processes that share the batches on this computer, which `cpu_processes` 'auto' stands for.
+
+    Args:
+        num_examples: of the data set.
+        earlier: the checkpoint from which the run goes on; with as many processes it ends with the same bits.
+    """
+    training = settings.training
+    if device.type != "cpu" or (earlier and earlier["progress"]["epoch"] >= training.epochs):
+        return 1
+    wanted, recorded = training.cpu_processes, (earlier or {}).get("processes")
+    if wanted == "auto" and recorded:
+        wanted = min(recorded, usable_cores())
+    elif wanted == "auto":
+        is_short = num_examples * training.epochs < SHORT_TRAINING
+        wanted = 1 if is_short else usable_cores()
+    return min(wanted, EFFECTIVE_BATCH if training.batch_size == "auto" else training.batch_size)
+
+
+def train(plan: RunPlan, dataset: Dataset, world: World) -> tuple[Trainer, Signals | None]:
+    """The part of a run that all ranks do together.
+
+    Returns:
+        The trainer, and the signal that stopped it or None.
+
+    Raises:
+        DatasetError: the ranks have unlike data sets.
+    """
+    settings, newest, split = plan.settings, plan.newest, dict(plan.split.codes)
+    device = choose_device(settings.training.device, world.local_rank)
+    trainer = make_trainer(settings, dataset, split, device, synthetic=plan.synthetic, world=world)
+    found = world.gather(trainer.facts["dataset"]["fingerprint"])
+    if len(set(found)) > 1:
+        raise DatasetError(f"the processes read unlike data sets from {settings.data.dataset_path}: {', '.join(found)}")
+    if newest:
+        resume(trainer, *newest)
+    if plan.may_compile and not trainer.finished:
+        choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
+    if world.is_main:
+        write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
+        write_json(Path(settings.output.results_dir) / "splits.json", split_json(plan.split))
+    stopped_by = trainer.fit(*make_loaders(settings, dataset, split, device, world))
+    world.gather(None)  # torchrun takes all ranks for failed when one ends while another still saves
+    return trainer, stopped_by
+
+
 def make_trainer(
-    settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device, *, synthetic: bool
+    settings: Settings,
+    dataset: Dataset,
+    split: dict[str, list[str]],
+    device: torch.device,
+    *,
+    synthetic: bool,
+    world: World = ALONE,
 ) -> Trainer:
     """A trainer at the beginning of a run."""
     training, budget = settings.training, batch_budget(settings.training)
@@ -104,7 +178,12 @@ def make_trainer(
     model.representation.message_passing = training.message_passing
     model.fit_label_scale(in_order(dataset.judged(split["train"]), training.batch_size, budget))
     facts = run_facts(
-        settings, split, dataset_fingerprint=dataset.fingerprint(), synthetic=synthetic, lost=dataset.lost
+        settings,
+        split,
+        dataset_fingerprint=dataset.fingerprint(),
+        synthetic=synthetic,
+        lost=dataset.lost,
+        processes=world.size,
     )
     trainer = Trainer(
         model,
@@ -113,10 +192,12 @@ def make_trainer(
         device=device,
         num_batches=batch_counts(sizes, training.batch_size, budget, seed=training.seed, epochs=training.epochs),
         facts={**facts, "domain": domain_facts([e.graph for e in train], [e.pk for e in train])},
+        world=world,
     )
     size = sum(parameter.numel() for parameter in model.parameters())
     precision = str(trainer.precision).removeprefix("torch.")
-    log.info("ViSNet with %s weights on %s in %s", f"{size:,}", device, precision)
+    of_each = f", {world.size} processes" if world.size > 1 else ""
+    log.info("ViSNet with %s weights on %s in %s%s", f"{size:,}", device, precision, of_each)
     return trainer
 
 
@@ -142,23 +223,35 @@ def choose_kernels(trainer: Trainer, train: Sequence[Example], earlier: str | No
     """Compile the message passing of a long training; a run that goes on keeps what it had, as the digits differ."""
     if earlier == "plain":
         return
-    settings, limit = trainer.settings, trainer.progress.edge_limit
-    batches = epoch_batches(
-        graph_sizes(train), settings.batch_size, batch_budget(settings), seed=settings.seed, epoch=0
-    )
-    tried = [collate([train[number] for number in numbers]) for numbers in (batches[0], batches[len(batches) // 2])]
-    kernels = fastest_kernels(
-        trainer.model,
-        [parts_within(batch, limit)[0] for batch in tried],
-        num_steps=sum(trainer.num_batches) if earlier is None else None,
-        device=trainer.device,
-        precision=trainer.precision,
-    )
-    trainer.model.representation.kernels = kernels
-    trainer.facts["kernels"] = "plain" if kernels is EAGER else "compiled"
+    settings, limit, world = trainer.settings, trainer.progress.edge_limit, trainer.world
+    sizes = graph_sizes(train)
+    batches = epoch_batches(sizes, settings.batch_size, batch_budget(settings), seed=settings.seed, epoch=0)
+    shares = [_share(batches[place], sizes, world) for place in (0, len(batches) // 2)]
+
+    def fastest() -> Kernels:
+        tried = [collate([train[number] for number in share]) for share in shares]
+        return fastest_kernels(
+            trainer.model,
+            [parts_within(batch, limit)[0] for batch in tried],
+            num_steps=sum(trainer.num_batches) if earlier is None else None,
+            device=trainer.device,
+            precision=trainer.precision,
+        )
+
+    kernels = fastest() if world.is_main else None
+    name = world.from_main("plain" if kernels is EAGER else "compiled")
+    trainer.model.representation.kernels = kernels or (EAGER if name == "plain" else compiled_kernels())
+    trainer.facts["kernels"] = name
 
 
-def make_loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device) -> tuple:
+def _share(batch: Sequence[int], sizes: np.ndarray, world: World) -> list[int]:
+    """The members of a batch, by their numbers, that this rank takes: about as many edges as the others."""
+    return [batch[place] for place in world.deal(sizes[batch, 1])]
+
+
+def make_loaders(
+    settings: Settings, dataset: Dataset, split: dict[str, list[str]], device: torch.device, world: World = ALONE
+) -> tuple:
     """What `Trainer.fit` takes: a function of epoch and first batch, and the batches of the validation set."""
     train, training = dataset.subset(split["train"]), settings.training
     sizes, budget = graph_sizes(train), batch_budget(training)
@@ -173,9 +266,9 @@ def make_loaders(settings: Settings, dataset: Dataset, split: dict[str, list[str
         batches = epoch_batches(sizes, training.batch_size, budget, seed=training.seed, epoch=epoch)
         return make_loader(
             ShownExamples(train, augmentation, epoch),
-            batches[first_batch:],
+            [_share(batch, sizes, world) for batch in batches[first_batch:]],
             num_workers=training.loader_num_workers,
             pin_memory=device.type == "cuda",
         )
 
-    return train_batches, in_order(dataset.judged(split["validation"]), training.batch_size, budget)
+    return train_batches, in_order(world.every(dataset.judged(split["validation"])), training.batch_size, budget)

@@ -145,7 +145,7 @@ class _Worker:
         self.stop()
         if exit_code is None or exit_code == -getattr(signal, "SIGALRM", math.inf):
             return f"took longer than {self.limit_s:g} s"
-        return _describe_exit(exit_code)
+        return describe_exit(exit_code)
 
 
 class _Crew:
@@ -244,7 +244,7 @@ class _Crew:
         return bool(self.waiting)
 
 
-def _describe_exit(exit_code: int) -> str:
+def describe_exit(exit_code: int) -> str:
     if exit_code >= 0:
         return f"worker exited with code {exit_code}"
     try:
