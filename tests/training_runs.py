@@ -23,6 +23,7 @@ from config import CONFIG
 from src.checkpoint import load_checkpoint, newest_checkpoint
 from src.graph import Batch
 from src.settings import read_settings
+from src.system.distributed import ALONE, World
 from src.training import Trainer
 from tests.complexes import small_config
 from tests.synthetic import random_batch
@@ -165,7 +166,14 @@ def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
 VALIDATION = [random_batch(4, seed=99, num_ligand_atoms=3, num_pocket_atoms=6)]
 
 
-def make_trainer(folder: Path, **changes: object) -> Trainer:
+def make_trainer(
+    folder: Path,
+    *,
+    model: nn.Module | None = None,
+    num_batches: int = NUM_BATCHES,
+    world: World = ALONE,
+    **changes: object,
+) -> Trainer:
     values = {
         "epochs": EPOCHS,
         "learning_rate": 1e-2,
@@ -181,12 +189,13 @@ def make_trainer(folder: Path, **changes: object) -> Trainer:
     dictionaries = ("versions", "config", "model_settings", "graph_settings", "split", "dataset")
     facts = {"data_version": "1", "kernels": "plain", **{name: {} for name in dictionaries}}
     return Trainer(
-        TinyModel(),
+        model or TinyModel(),
         settings.training,
         settings.output,
         device=torch.device("cpu"),
-        num_batches=[NUM_BATCHES] * settings.training.epochs,
+        num_batches=[num_batches] * settings.training.epochs,
         facts=facts,
+        world=world,
     )
 
 

@@ -13,7 +13,7 @@ RANKED_APART = 0.5  # pK; labels that differ by less have no order, since measur
 
 def squared_errors(predicted: Tensor, batch: Batch) -> Tensor:
     """Squared error of each complex, [G]; a prediction on the right side of a censored label has none."""
-    error = predicted.float() - batch.pk
+    error = _at_least_float(predicted) - batch.pk
     error = torch.where(batch.bound > 0, error.clamp(max=0.0), error)
     error = torch.where(batch.bound < 0, error.clamp(min=0.0), error)
     return error.square()
@@ -27,6 +27,11 @@ def ranking_losses(predicted: Tensor, batch: Batch) -> Tensor:
     """
     exact = batch.bound == 0
     is_stronger = (batch.pk.unsqueeze(1) - batch.pk > RANKED_APART) & exact.unsqueeze(1) & exact
-    lead = predicted.float().unsqueeze(1) - predicted.float()
+    predicted = _at_least_float(predicted)
+    lead = predicted.unsqueeze(1) - predicted
     cost = torch.where(is_stronger, softplus(-lead), 0.0)
     return (cost.sum(0) + cost.sum(1)) * (len(batch.pk) / 2 / is_stronger.sum().clamp(min=1))
+
+
+def _at_least_float(predicted: Tensor) -> Tensor:
+    return predicted.to(torch.promote_types(predicted.dtype, torch.float32))

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 STORE = "AIDD_STORE"  # environment: the file by which the ranks of one computer find each other
 PATIENCE = timedelta(days=30)  # while one rank builds graphs the others wait; one that dies ends the waiting at once
-ROLL_CALL = timedelta(seconds=2)  # in which a rank that lives says so when another has died
+ROLL_CALL_S = 2.0  # in which a rank that lives says so when another has died
 POLL_S, GRACE_S = 1.0, 3.0  # how often a rank looks for its parent, and how long it may save without one
 WAIT_S = 0.01  # how often the main rank looks for the others at the start
 
@@ -219,15 +219,13 @@ class Ranks(World):
     def _silent(self) -> str:
         """Every rank that is alive says so in the store; which do not."""
         silent = []
-        try:
+        with contextlib.suppress(RuntimeError):  # the store may be gone with torchrun
             self._store.set(f"here {self.rank}", "")
+            end = time.monotonic() + ROLL_CALL_S
             for rank in range(self.size):
-                try:
-                    self._store.wait([f"here {rank}"], ROLL_CALL)
-                except dist.DistStoreError:
-                    silent.append(f"rank {rank} has ended")
-        except RuntimeError:  # the store was torchrun's, which is gone
-            return "torchrun has ended"
+                while not (is_here := self._store.check([f"here {rank}"])) and time.monotonic() < end:
+                    time.sleep(WAIT_S)
+                silent += [] if is_here else [f"rank {rank} has ended"]
         return ", ".join(silent)
 
 
@@ -273,7 +271,7 @@ def own_ranks(world: World, size: int, command: Sequence[str]) -> Iterator[Calla
     num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory(prefix="ranks-") as folder, contextlib.ExitStack() as stack:
         store = Path(folder) / "store"
-        _speak_to_oneself()
+        speak_to_oneself()
         shared = {"WORLD_SIZE": str(size), STORE: str(store), **dict.fromkeys(THREAD_SETTINGS, "1")}
         children: list[subprocess.Popen] = []
         stack.callback(_end, children)
@@ -318,7 +316,7 @@ def _wait_for(children: Sequence[subprocess.Popen], path: Path, size: int) -> No
 
 def _reasons(children: Sequence[subprocess.Popen]) -> str:
     """How the processes that this one has started have ended."""
-    end = time.monotonic() + ROLL_CALL.total_seconds()
+    end = time.monotonic() + ROLL_CALL_S
     while not (ended := _ended(children)) and time.monotonic() < end:
         time.sleep(WAIT_S)
     return ended
@@ -336,7 +334,7 @@ def _end(children: Sequence[subprocess.Popen]) -> None:
         child.wait()
 
 
-def _speak_to_oneself() -> None:
+def speak_to_oneself() -> None:
     """Let gloo use the computer's own address, as it has no other where there is no network."""
     names = {name for _, name in socket.if_nameindex()}
     loopback = next((name for name in ("lo", "lo0") if name in names), None)
