@@ -3,8 +3,7 @@
 python -m tests.faults.catalogue     a table of the faults with the tests marked `@pytest.mark.fault("B3", ...)`
 
 Tiers: P0 is held by a test of every run, P1 by one of every run or of the slow suite (`python -m pytest -m slow`), P2
-where it is cheap. P0+P1: a few cases in every run and many in the slow suite. Section L, several processes that train
-together, is left out: the program trains in one.
+where it is cheap. P0+P1: a few cases in every run and many in the slow suite.
 """
 
 from __future__ import annotations
@@ -182,6 +181,14 @@ K7  P0  paths and links out of the data folder
 K8  P1  guessable temporary names, rights of files, links in the way
 K9  P0+P1  mutated structure and index files
 K10 P1  a version of torch with known holes
+# Several processes that train together
+L1  P0  NaN on one rank
+L2  P0  SIGTERM or SIGINT to torchrun, or to one rank
+L3  P1  one rank killed
+L4  P0  a data set that the ranks cannot divide evenly
+L5  P1  two ranks against one, with the same batches
+L6  P0  all ranks want to write the log and the checkpoints
+L7  P1  a run of two ranks goes on with one or four, and back
 # Settings, command line and surroundings
 M1  P0  misspelt setting
 M2  P0  wrong types, ranges and contradictions, all at once

@@ -1,0 +1,139 @@
+"""main.py with processes of its own, and under torchrun: whatever ends one of them, the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from src.checkpoint import load_checkpoint
+from tests.complexes import write_dataset
+from tests.faults.launcher import POLL_S, Launcher, Patch
+from tests.training_runs import CODES, ROOT, Run, fingerprints, finish
+
+pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="POSIX processes, found by /proc")
+
+TAG = "AIDD_TEST_RANKS"
+TWO = {"epochs": 6, "batch_size": 3, "checkpoint_every_batches": 2, "cpu_processes": 2}
+BATCH = "src.optimization.gradients.WindowGradient._backward"  # called once for each batch of the training set
+
+
+@pytest.fixture(scope="module")
+def launcher() -> Iterator[Launcher]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(TAG, str(os.getpid()))  # by which the ranks of these runs are found
+        with Launcher() as one:
+            yield one
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> tuple[dict, dict]:
+    """Settings that name the data, and what a run by two processes leaves that nothing ever stopped."""
+    run = Run(tmp_path_factory.mktemp("whole"))
+    write_dataset(run.folder / "data", CODES)
+    ended = launcher.run(run.options(**TWO), folder=run.folder)
+    assert ended.code == 0, ended.err
+    assert ended.err.count("epoch   6/6") == 1  # the other rank says nothing
+    assert load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["processes"] == 2
+    data = {"dataset_path": str(run.folder / "data"), "processed_data_dir": str(run.folder / "processed")}
+    return {**TWO, **data}, fingerprints(run)
+
+
+def others() -> list[int]:
+    """The process ids of the ranks that main.py has started."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            environment = (folder / "environ").read_bytes().split(b"\0")
+            is_rank = b"RANK=1" in environment and f"{TAG}={os.getpid()}".encode() in environment
+            if is_rank and (folder / "stat").read_text().rsplit(")")[-1].split()[0] != "Z":
+                found.append(int(folder.name))
+        except OSError:  # it has just ended, or is somebody else's
+            continue
+    return found
+
+
+def none_is_left(within_s: float) -> bool:
+    end = time.monotonic() + within_s
+    while others() and time.monotonic() < end:
+        time.sleep(POLL_S)
+    return not others()
+
+
+@pytest.mark.fault("L2", "L3", "L6")
+@pytest.mark.parametrize(
+    ("action", "code"),
+    [
+        pytest.param("SIGTERM", 143, marks=pytest.mark.slow),
+        ("SIGKILL", -9),
+        pytest.param("group SIGINT", 130, marks=pytest.mark.slow),
+        pytest.param("RuntimeError", 1, marks=pytest.mark.slow),
+    ],
+)
+def test_what_ends_the_first_process_ends_all_and_the_same_command_goes_on(
+    launcher: Launcher, tmp_path: Path, whole: tuple[dict, dict], action: str, code: int
+) -> None:
+    settings, wanted = whole
+    run = Run(tmp_path)
+    ended = launcher.run(run.options(**settings), Patch(action, "before", BATCH, call=7), folder=tmp_path)
+    assert ended.code == code, ended.err
+    assert none_is_left(within_s=5.0)
+    ended = launcher.run(run.options(**settings), folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert fingerprints(run) == wanted
+
+
+@pytest.mark.fault("L3")
+def test_another_process_that_is_killed_is_named_and_the_same_command_goes_on(
+    launcher: Launcher, tmp_path: Path, whole: tuple[dict, dict]
+) -> None:
+    settings, wanted = whole
+    run = Run(tmp_path)
+    hold = tmp_path / "hold"
+    process = launcher.start(run.options(**settings), Patch(f"hold {hold}", "before", BATCH, 7), folder=tmp_path)
+    while not hold.exists():
+        time.sleep(POLL_S)
+    (other,) = others()
+    os.kill(other, signal.SIGKILL)
+    hold.unlink()
+    ended = process.wait()
+    assert ended.code == 1
+    assert "rank 1: worker died with signal SIGKILL" in ended.err
+    assert "Traceback" not in ended.err
+    assert launcher.run(run.options(**settings), folder=tmp_path).code == 0
+    assert fingerprints(run) == wanted
+
+
+@pytest.mark.fault("L2", "L6")
+def test_torchrun_stops_at_one_step_and_another_way_to_start_goes_on(
+    launcher: Launcher, tmp_path: Path, whole: tuple[dict, dict]
+) -> None:
+    settings, wanted = whole
+    run = Run(tmp_path)
+    flag = tmp_path / "SAVE_NOW.flag"
+    flag.touch()
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    process = subprocess.Popen(
+        [*torchrun, str(ROOT / "main.py"), *run.options(**{**settings, "cpu_processes": "auto"})],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while flag.exists() and process.poll() is None:
+        time.sleep(POLL_S)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 1, err  # whatever it was, torchrun ends with 1
+    assert err.count("stopped by SIGTERM; nothing is lost") == 1
+    assert (run.checkpoints / "INTERRUPTED.pth.tar").exists()
+    ended = launcher.run(run.options(**settings), folder=tmp_path)
+    assert ended.code == 0, ended.err
+    assert fingerprints(run) == wanted
