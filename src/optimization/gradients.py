@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +23,35 @@ from src.system.terminal import listed
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Scores:
+    """What a pairwise loss must know of complexes: their predictions and labels, [n] each."""
+
+    codes: tuple[str, ...]
+    predicted: Tensor
+    pk: Tensor
+    bound: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Scores]) -> Scores:
+        columns = ("predicted", "pk", "bound")
+        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in columns}
+        return cls(tuple(code for part in parts for code in part.codes), **tensors)
+
+    def without(self, codes: Sequence[str]) -> Scores:
+        kept = [place for place, code in enumerate(self.codes) if code not in codes]
+        return Scores(tuple(self.codes[n] for n in kept), self.predicted[kept], self.pk[kept], self.bound[kept])
+
+    def to(self, device: torch.device) -> Scores:
+        return Scores(self.codes, self.predicted.to(device), self.pk.to(device), self.bound.to(device))
+
+
 class WindowGradient:
     """Runs the batches of one window forward and backward, and knows afterwards what was used and what was not.
 
     Attributes:
         ranking_weight: of the ranking loss beside the squared errors. Pairs are those within a batch, so with it the
-            gradient depends on how a window is cut.
+            gradient depends on how a window is cut; where other ranks have shares, those of the whole batch.
         losses: each part that was used -> the sum of its losses.
         not_finite: each part that was left out, with what was NaN or infinite: the "loss" or the "gradient".
         too_large: complexes that were left out because they do not fit into memory even alone.
@@ -52,6 +76,7 @@ class WindowGradient:
         self.too_large: list[Batch] = []
         self.overflowed = False
         self._total = 0
+        self._whole: dict[str, Scores] = {}  # code -> scores of its batch, of all ranks
         self._judged: dict[Batch, float] = {}
         self._running: Batch | None = None
         self._in_full_precision = False
@@ -71,12 +96,22 @@ class WindowGradient:
         """Sum of the squared errors of those."""
         return sum(self._judged[batch] for batch in self.losses)
 
-    def accumulate(self, window: Sequence[Batch]) -> None:
+    def scores(self, window: Sequence[Batch]) -> list[Scores]:
+        """The scores of each batch of a window as its gradient will see them, random numbers included."""
+        with torch.no_grad(), torch.random.fork_rng([self.device] if self.device.type == "cuda" else []):
+            return [self._scores(batch) for batch in window]
+
+    def accumulate(self, window: Sequence[Batch], of_ranks: Sequence[Sequence[Scores]] = ()) -> None:
         """Leave in `.grad` the gradient, times the fp16 scale, of the sum of the losses used / complexes of the window.
 
         When memory runs out the gradient is worth nothing, because a backward that was cut off has added to some
         parameters and not to others. The whole window is run again, in smaller parts.
+
+        Args:
+            of_ranks: the `scores` of all ranks, which the ranking loss compares.
         """
+        joined = [Scores.joined(of_batch) for of_batch in zip(*of_ranks, strict=True)]
+        self._whole = {code: scores for scores in joined for code in scores.codes}
         self._total = sum(batch.num_graphs for batch in window)
         parts = [part for batch in window if batch.num_graphs for part in parts_within(batch, self.edge_limit)]
         while fault := memory_fault(self._run, parts):
@@ -120,7 +155,7 @@ class WindowGradient:
         errors = squared_errors(predicted, on_device)
         loss = errors.sum()
         if self.ranking_weight:
-            loss = loss + self.ranking_weight * ranking_losses(predicted, on_device).sum()
+            loss = loss + self.ranking_weight * self._ranking_loss(predicted, on_device)
         judged = torch.where(on_device.bound == 0, errors, 0.0).sum()
         value, self._judged[batch] = torch.stack([loss, judged]).tolist()
         if not math.isfinite(value):
@@ -129,6 +164,31 @@ class WindowGradient:
         loss = loss / self._total
         (loss if full_precision else self.scaler.scale(loss)).backward()
         return value
+
+    def _scores(self, batch: Batch) -> Scores:
+        found: list[Tensor] = []
+
+        def predict(parts: Sequence[Batch]) -> None:
+            found.clear()
+            for part in parts:
+                on_device = part.to(self.device)
+                with autocast(self.device, self.precision):
+                    found.append(self.model(on_device).cpu())
+
+        parts = parts_within(batch, self.edge_limit) if batch.num_graphs else []
+        if memory_fault(predict, parts):
+            free_memory(self.device)
+            predict(parts_within(batch, 0))
+        return Scores(batch.codes, torch.cat([batch.pk[:0], *found]), batch.pk, batch.bound)
+
+    def _ranking_loss(self, predicted: Tensor, batch: Batch) -> Tensor:
+        """The sum over the batch and over all that other ranks have of it, whose predictions stay as they are."""
+        whole = self._whole.get(batch.codes[0])
+        if whole is None:
+            return ranking_losses(predicted, batch).sum()
+        others = whole.without(batch.codes).to(predicted.device)
+        together = replace(batch, pk=torch.cat([batch.pk, others.pk]), bound=torch.cat([batch.bound, others.bound]))
+        return ranking_losses(torch.cat([predicted, others.predicted.to(predicted.dtype)]), together).sum()
 
     def _one_by_one(self, batches: Sequence[Batch]) -> None:
         """Each batch again, alone: keep the gradients that are finite, and name the batches whose are not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from src.graph import Batch
 from src.optimization.gradients import WindowGradient
@@ -58,7 +59,8 @@ def run_window(gradient: WindowGradient, window: Sequence[Batch], world: World) 
     dropped: dict[int, tuple[list[str], str]] = {}
     while True:
         kept = [batch for number, batch in enumerate(window) if number not in dropped]
-        gradient.accumulate(kept)
+        compared = world.of_others(partial(gradient.scores, kept)) if gradient.ranking_weight else []
+        gradient.accumulate(kept, compared)
         report = _report(gradient, window)
         tells = report.faults or report.too_large or report.overflowed or gradient.edge_limit != limit or dropped
         numbers = [gradient.num_used, gradient.num_judged, gradient.judged_error, bool(tells)]

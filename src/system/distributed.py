@@ -73,6 +73,10 @@ class World:
         """The values of all ranks, by rank."""
         return [value]
 
+    def of_others(self, make: Callable[[], Any]) -> list[Any]:
+        """What all ranks make, by rank, where one alone would need nothing from itself."""
+        return []
+
     def from_main(self, value: Any = None) -> Any:
         """The value that the main rank gives, whatever this one has."""
         return value
@@ -145,6 +149,9 @@ class Ranks(World):
         with self._talking():
             dist.all_gather_object(values, value)
         return values
+
+    def of_others(self, make: Callable[[], Any]) -> list[Any]:
+        return self.gather(make())
 
     def from_main(self, value: Any = None) -> Any:
         box = [value if self.is_main else None]

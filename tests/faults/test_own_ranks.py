@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -136,4 +137,55 @@ def test_torchrun_stops_at_one_step_and_another_way_to_start_goes_on(
     assert (run.checkpoints / "INTERRUPTED.pth.tar").exists()
     ended = launcher.run(run.options(**settings), folder=tmp_path)
     assert ended.code == 0, ended.err
+    assert fingerprints(run) == wanted
+
+
+FAKES = {
+    "srun": 'exec "$@"',
+    "scontrol": 'if [ "$1" = show ]; then echo localhost; else echo "$@" >> requeued; fi',
+    "torchrun": f'exec {sys.executable} -m torch.distributed.run "$@"',
+}
+
+
+def sbatch_script(folder: Path, options: list[str]) -> list[str]:
+    """The command that SLURM would run of the script in docs/clusters.md, with our options."""
+    text = (ROOT / "docs/clusters.md").read_text(encoding="utf-8").split("```bash\n")[1].split("```")[0]
+    assert "--signal=B:USR1@90" in text
+    assert text.count(" main.py &") == 1
+    script = folder / "job.sh"
+    script.write_text(text.replace(" main.py &", f" {shlex.join([str(ROOT / 'main.py'), *options])} &"))
+    (folder / "bin").mkdir()
+    for name, what in FAKES.items():
+        (folder / "bin" / name).write_text(f"#!/bin/sh\n{what}\n")
+        (folder / "bin" / name).chmod(0o755)
+    return ["bash", str(script)]
+
+
+@pytest.mark.slow
+def test_the_slurm_script_goes_back_into_the_queue_and_then_ends(tmp_path: Path, whole: tuple[dict, dict]) -> None:
+    settings, wanted = whole
+    run = Run(tmp_path)
+    command = sbatch_script(tmp_path, run.options(**settings))
+    of_slurm = {"SLURM_JOB_ID": str(os.getpid()), "SLURM_JOB_NODELIST": "localhost"}
+    of_slurm |= {"SLURM_NNODES": "1", "SLURM_GPUS_ON_NODE": "2"}
+    path = f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    flag, requeued = tmp_path / "SAVE_NOW.flag", tmp_path / "requeued"
+    flag.touch()
+    for is_first in (True, False):
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **of_slurm, "PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        while is_first and flag.exists() and process.poll() is None:
+            time.sleep(POLL_S)
+        if is_first:
+            process.send_signal(signal.SIGUSR1)
+        _, _, err = finish(process)
+        assert requeued.read_text() == f"requeue {os.getpid()}\n", err
+        assert (run.checkpoints / "INTERRUPTED.pth.tar").exists()
     assert fingerprints(run) == wanted

@@ -61,6 +61,16 @@ def test_any_number_of_ranks_has_the_same_losses(tmp_path: Path, double: bool, s
             torch.testing.assert_close(found[0][1][name], value, rtol=1e-7, atol=1e-9)
 
 
+def test_the_ranking_loss_compares_pairs_across_ranks(tmp_path: Path) -> None:
+    options = {"double": True, "num_epochs": 1, "ranking_weight": 2.0}
+    _, weights, _ = losses(ALONE, tmp_path / "alone", **options)
+    _, without, _ = losses(ALONE, tmp_path / "without", double=True, num_epochs=1)
+    found = values(run_ranks(2, tmp_path / "ranks", losses, tmp_path / "ranks", **options))
+    for name, value in weights.items():
+        torch.testing.assert_close(found[0][1][name], value, rtol=1e-9, atol=1e-12)
+    assert any(not torch.allclose(without[name], value) for name, value in weights.items())
+
+
 def spoiled(trainer: Trainer, code: str, where: str) -> None:
     """Let a complex give NaN in training."""
     forward = trainer.model.forward
