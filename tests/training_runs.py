@@ -100,9 +100,9 @@ def start(script: str, options: Sequence[str], *, cwd: Path = ROOT, **environmen
     )
 
 
-def finish(process: subprocess.Popen) -> tuple[int, str, str]:
+def finish(process: subprocess.Popen, timeout_s: float = 120) -> tuple[int, str, str]:
     try:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=timeout_s)
     finally:
         process.kill()
     return process.returncode, out, err

@@ -15,12 +15,13 @@ import pytest
 
 from src.checkpoint import load_checkpoint
 from tests.complexes import write_dataset
-from tests.faults.launcher import POLL_S, Launcher, Patch
+from tests.faults.launcher import POLL_S, Ended, Launcher, Patch, Process
 from tests.training_runs import CODES, ROOT, Run, fingerprints, finish
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="POSIX processes, found by /proc")
 
 TAG = "AIDD_TEST_RANKS"
+LIMIT_S = 180.0
 TWO = {"epochs": 6, "batch_size": 3, "checkpoint_every_batches": 2, "cpu_processes": 2}
 BATCH = "src.optimization.gradients.WindowGradient._backward"  # called once for each batch of the training set
 
@@ -38,12 +39,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory, launcher: Launcher) -> tuple
     """Settings that name the data, and what a run by two processes leaves that nothing ever stopped."""
     run = Run(tmp_path_factory.mktemp("whole"))
     write_dataset(run.folder / "data", CODES)
-    ended = launcher.run(run.options(**TWO), folder=run.folder)
-    assert ended.code == 0, ended.err
-    assert ended.err.count("epoch   6/6") == 1  # the other rank says nothing
+    first = ended(launcher.start(run.options(**TWO), folder=run.folder))
+    assert first.code == 0, first.err
+    assert first.err.count("epoch   6/6") == 1  # the other rank says nothing
     assert load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["processes"] == 2
     data = {"dataset_path": str(run.folder / "data"), "processed_data_dir": str(run.folder / "processed")}
     return {**TWO, **data}, fingerprints(run)
+
+
+def ended(process: Process) -> Ended:
+    return process.wait(timeout_s=LIMIT_S)
 
 
 def others() -> list[int]:
@@ -82,11 +87,12 @@ def test_what_ends_the_first_process_ends_all_and_the_same_command_goes_on(
 ) -> None:
     settings, wanted = whole
     run = Run(tmp_path)
-    ended = launcher.run(run.options(**settings), Patch(action, "before", BATCH, call=7), folder=tmp_path)
-    assert ended.code == code, ended.err
+    patch = Patch(action, "before", BATCH, call=7)
+    first = ended(launcher.start(run.options(**settings), patch, folder=tmp_path))
+    assert first.code == code, first.err
     assert none_is_left(within_s=5.0)
-    ended = launcher.run(run.options(**settings), folder=tmp_path)
-    assert ended.code == 0, ended.err
+    second = ended(launcher.start(run.options(**settings), folder=tmp_path))
+    assert second.code == 0, second.err
     assert fingerprints(run) == wanted
 
 
@@ -103,11 +109,11 @@ def test_another_process_that_is_killed_is_named_and_the_same_command_goes_on(
     (other,) = others()
     os.kill(other, signal.SIGKILL)
     hold.unlink()
-    ended = process.wait()
-    assert ended.code == 1
-    assert "rank 1: worker died with signal SIGKILL" in ended.err
-    assert "Traceback" not in ended.err
-    assert launcher.run(run.options(**settings), folder=tmp_path).code == 0
+    first = ended(process)
+    assert first.code == 1
+    assert "rank 1: worker died with signal SIGKILL" in first.err
+    assert "Traceback" not in first.err
+    assert ended(launcher.start(run.options(**settings), folder=tmp_path)).code == 0
     assert fingerprints(run) == wanted
 
 
@@ -131,12 +137,12 @@ def test_torchrun_stops_at_one_step_and_another_way_to_start_goes_on(
     while flag.exists() and process.poll() is None:
         time.sleep(POLL_S)
     process.send_signal(signal.SIGTERM)
-    code, _, err = finish(process)
+    code, _, err = finish(process, LIMIT_S)
     assert code == 1, err  # whatever it was, torchrun ends with 1
     assert err.count("stopped by SIGTERM; nothing is lost") == 1
     assert (run.checkpoints / "INTERRUPTED.pth.tar").exists()
-    ended = launcher.run(run.options(**settings), folder=tmp_path)
-    assert ended.code == 0, ended.err
+    second = ended(launcher.start(run.options(**settings), folder=tmp_path))
+    assert second.code == 0, second.err
     assert fingerprints(run) == wanted
 
 
@@ -185,7 +191,7 @@ def test_the_slurm_script_goes_back_into_the_queue_and_then_ends(tmp_path: Path,
             time.sleep(POLL_S)
         if is_first:
             process.send_signal(signal.SIGUSR1)
-        _, _, err = finish(process)
+        _, _, err = finish(process, LIMIT_S)
         assert requeued.read_text() == f"requeue {os.getpid()}\n", err
         assert (run.checkpoints / "INTERRUPTED.pth.tar").exists()
     assert fingerprints(run) == wanted
