@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from src.scoring.ensemble import Ensemble
     from src.scoring.poses import Pose
     from src.scoring.prediction import Prediction
+    from src.scoring.shards import Shard
 
 log = logging.getLogger("predict")
 
@@ -78,6 +79,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         with signals_interrupt():
+            if options.merge:
+                from src.scoring.shards import merge_shards
+
+                merge_shards(options.output, overwrite=options.overwrite)
+                return 0
             return _selftest(options) if options.selftest else _score(options)
     except UserError as error:
         log.error("error: %s", error)
@@ -111,6 +117,7 @@ def _score_poses(options: argparse.Namespace, models: "Sequence[Path]", known: "
     from src.scoring.screening import screen
 
     given, poses, inputs = scoring_setup.find_poses(options)
+    poses = options.shard.of(poses) if options.shard else poses
     ensemble, checkpoints = _ensemble(options, models), _checkpoints(options)
     best_pose = options.best_pose is not None
     names = ensemble.columns(per_model=options.per_model, jitter=bool(options.jitter), best_pose=best_pose)
@@ -140,6 +147,8 @@ def _score_poses(options: argparse.Namespace, models: "Sequence[Path]", known: "
 
     try:
         with output or nullcontext():
+            if options.shard:
+                output.begin()  # one of many parts may have no poses
             for pose, prediction in _with_bar(predictions, options, earlier):
                 tally.add(pose, prediction)
                 if not scoring_setup.is_ranking(options):
@@ -157,7 +166,8 @@ def _score_poses(options: argparse.Namespace, models: "Sequence[Path]", known: "
         log.info("why these scores: %s", explainer.close())
     if report:
         log.info("the series: %s", report.close())
-    return 0 if tally.num_scored or (earlier and output.num_scored) else 2
+    is_empty_part = options.shard and not output.num_rows
+    return 0 if tally.num_scored or (earlier and output.num_scored) or is_empty_part else 2
 
 
 def _selftest(options: argparse.Namespace) -> int:
@@ -232,8 +242,13 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--save_model goes with --known")
     if options.selftest and options.known:
         parser.error("--selftest scores nothing: save the model with --save_model, and give it as --checkpoint")
+    if options.shard or options.merge:
+        ranks = options.top or options.best_pose is not None
+        if options.output in (None, STANDARD) or ranks or options.explain or options.selftest:
+            parser.error("--shard and --merge need an --output, and no --top, --best_pose, --explain or --selftest")
+        options.output = options.output if options.merge else options.shard.path(options.output)
     given = bool(options.pairs), bool(options.protein_path or options.ligand_path)
-    if not (options.selftest or only_saves) and given[0] == given[1]:
+    if not (options.selftest or only_saves or options.merge) and given[0] == given[1]:
         parser.error("give either --protein_path and --ligand_path, or --pairs")
     if not options.pairs and bool(options.protein_path) != bool(options.ligand_path):
         parser.error("--protein_path and --ligand_path go together")
@@ -296,6 +311,9 @@ def _parser() -> argparse.ArgumentParser:
         "property, are of one ligand",
     )
     where.add_argument("--quiet", action="store_true", help="nothing on the screen but errors")
+    many = parser.add_argument_group("with many jobs")
+    many.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N, into a file beside --output")
+    many.add_argument("--merge", action="store_true", help="put the N files into --output; scores nothing")
     speed = parser.add_argument_group("how fast")
     speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     speed.add_argument("--batch_size", type=_count, help="poses scored at once (default: 8 on a CPU, 64 on a GPU)")
@@ -307,6 +325,15 @@ def _number(text: str, least: int = 0) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least}")
     return int(text)
+
+
+def _shard(text: str) -> "Shard":
+    from src.scoring.shards import Shard
+
+    try:
+        return Shard.read(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _count(text: str) -> int:

@@ -151,6 +151,7 @@ def open_output(
         "input": signature(inputs),
         "checkpoint": signature(checkpoints, content=True),
         **{name: getattr(options, name) for name in ("jitter", "per_model", "top", "best_pose")},
+        "shard": str(options.shard),
     }
     prepare_folder(options.output.parent)
     how = {"overwrite": options.overwrite, "goes_on": not starts_anew(options)}

@@ -137,6 +137,11 @@ class ScoreFile:
         if kind is None:
             self.state_path.unlink(missing_ok=True)
 
+    def begin(self) -> None:
+        """Let the file be there even if it gets no rows."""
+        if self._file is None:
+            self._open()
+
     def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool, is_lost: bool = False) -> None:
         """Append a row; every few seconds what is there is made safe.
 
@@ -148,8 +153,7 @@ class ScoreFile:
         """
         if self._beside and self._beside.num_rows == self.num_rows:  # else it is ahead since a kill
             self._beside.add(row, pose, scored=scored, is_lost=is_lost)
-        if self._file is None:
-            self._open()
+        self.begin()
         if is_lost and pose.record and pose.record.kind == "mol2":  # whose atoms an SDF can have only when it is read
             pose = replace(pose, record=None)
         self._pending.append(self._format.row(row, pose, first=self.num_rows == 0, scored=scored))

@@ -113,6 +113,15 @@ def write_text(path: Path, text: str) -> None:
     _replace(path, lambda file: file.write(data), None, len(data))
 
 
+def write_stream(path: Path, write: Callable[[IO[bytes]], object], size: int) -> None:
+    """What `write` writes into an open file, about `size` bytes, is at `path` wholly or not at all.
+
+    Raises:
+        StorageError: the disk does not take it; what was there stays.
+    """
+    _replace(path, write, None, size)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, like write_text; NaN and infinity have no place in it (ValueError)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
