@@ -6,7 +6,7 @@ python main.py --evaluate         write the results of the best checkpoint again
 python main.py --plan             print what batches need, what fits and what to set, and stop
 python main.py --set epochs=5     change a setting for this run
 python main.py --fresh            start over; earlier checkpoints are moved into a subfolder
-torchrun --nproc_per_node=2 main.py    on two GPUs of a computer; docs/clusters.md has more
+torchrun main.py                  on several GPUs or computers: docs/clusters.md
 """
 
 import os
@@ -221,7 +221,7 @@ def _split(settings: Settings, dataset: Dataset, codes: dict[str, list[str]] | N
     """The split that the settings ask for, or that of an earlier run, with what it leaks and what that was found by."""
     similarity = compare_complexes(dataset, settings.processing)
     codes = codes or split_dataset(dataset, settings.data, settings.training.seed, similarity)
-    leakage = check_leakage(dataset, codes, similarity)
+    leakage = check_leakage(dataset, codes, similarity, Path(settings.processing.processed_data_dir))
     log.info("%s", split_text(codes, settings.data, leakage, judged_part(dataset, codes)))
     return Split(settings.data.split, codes, leakage), similarity
 

@@ -22,7 +22,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
+from string import ascii_lowercase, digits
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -75,9 +77,10 @@ def _starts(folder: Path, count: int) -> None:
     index = write_demo(source)
     lines = [line for line in index.read_text().splitlines() if line and not line.startswith("#")]
     data, listed = folder / "data", []
+    codes = product("123456789", ascii_lowercase, ascii_lowercase + digits, ascii_lowercase + digits)
     for number in range(count):
         code, rest = lines[number % len(lines)].split(maxsplit=1)
-        new = f"{number:05x}"[-4:] if count <= 16**4 else f"{number:x}"
+        new = "".join(next(codes))
         (data / new).mkdir(parents=True)
         for path in (source / code).iterdir():
             os.link(path, data / new / path.name.replace(code, new))

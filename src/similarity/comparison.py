@@ -8,8 +8,10 @@ of the two chains most alike. Ligands are compared by the Tanimoto similarity of
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -59,16 +61,45 @@ class Similarity:
         self.sequences = sorted({sequence for one in chosen for sequence in one})
         number = {sequence: place for place, sequence in enumerate(self.sequences)}
         self.chains_of = [[number[sequence] for sequence in one] for one in chosen]
-        self.words, self.num_words = _word_table(self.sequences)
-        ligands = sorted(set(smiles))
-        place_of = {text: place for place, text in enumerate(ligands)}
+        self.ligands = sorted(set(smiles))
+        place_of = {text: place for place, text in enumerate(self.ligands)}
         self.ligand_of = np.array([place_of[text] for text in smiles], dtype=int)
-        self._fingerprints = fingerprints(ligands)
-        self._bits = np.array([0 if one is None else one.GetNumOnBits() for one in self._fingerprints], dtype=int)
         self._identities: dict[tuple[int, int], float] = {}
 
     def __len__(self) -> int:
         return len(self.chains_of)
+
+    # Made at the first use: a run that goes on with a random split needs none of them.
+
+    @cached_property
+    def _words(self) -> tuple[sparse.csr_matrix, np.ndarray]:
+        return _word_table(self.sequences)
+
+    @property
+    def words(self) -> sparse.csr_matrix:
+        return self._words[0]
+
+    @property
+    def num_words(self) -> np.ndarray:
+        return self._words[1]
+
+    @cached_property
+    def _fingerprints(self) -> list[DataStructs.ExplicitBitVect | None]:
+        return fingerprints(self.ligands)
+
+    @cached_property
+    def _bits(self) -> np.ndarray:
+        return np.array([0 if one is None else one.GetNumOnBits() for one in self._fingerprints], dtype=int)
+
+    def digest(self, *parts: Sequence[int]) -> str:
+        """Hexadecimal digits that change with the chains and ligands of each part's complexes, and their number."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in parts:
+            for one in part:
+                chains = "/".join(self.sequences[chain] for chain in self.chains_of[one])
+                digest.update(f"{chains} {self.ligands[self.ligand_of[one]]}\n".encode())
+            digest.update(b"\n")
+        return digest.hexdigest()
 
     def nearest(self, one: int, pool: Sequence[int]) -> Neighbour:
         """The complex of the pool (not empty) with the highest sum of identity and Tanimoto similarity.

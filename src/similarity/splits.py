@@ -13,7 +13,9 @@ With split_folds = k the fold split_fold is the test set and the rest is split i
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import logging
 import math
 from collections import defaultdict
@@ -29,10 +31,13 @@ from src.settings import DataSettings, ProcessingSettings
 from src.similarity.comparison import Similarity, Thresholds, scaffold
 from src.similarity.sequences import describe
 from src.similarity.split_files import SplitFileError, read_split_file
+from src.system.storage import StorageError, write_json
 
 log = logging.getLogger(__name__)
 
 LEAK_LIMIT = 0.9  # identity and Tanimoto similarity above which a complex counts as known from training
+LEAKAGE_FILE, LEAKAGE_VERSION = "leakage.json", 1  # the version changes with how complexes are compared
+MAX_KNOWN = 64  # splits whose leakage is kept
 MAX_CLUSTER = 0.25  # fraction of a validation or test set; a larger group would decide the result alone, so it trains
 
 Parts = dict[str, list[str]]
@@ -101,30 +106,60 @@ def judged_part(dataset: Dataset, split: Mapping[str, Sequence[str]]) -> str:
     return "test" if dataset.judged(split["test"]) else "validation"
 
 
-def check_leakage(dataset: Dataset, split: Mapping[str, Sequence[str]], similarity: Similarity) -> list[LeakageRow]:
+def check_leakage(
+    dataset: Dataset, split: Mapping[str, Sequence[str]], similarity: Similarity, folder: Path | None = None
+) -> list[LeakageRow]:
     """What a nearest neighbour would know of the complexes that results are about, those with an exact label.
 
     Codes of the split that the data set does not hold are left out.
+
+    Args:
+        folder: of the cache, where what was found is kept: at 20,000 complexes it takes the most of a start.
     """
     number = {example.graph.code: place for place, example in enumerate(dataset.examples)}
     train = [number[code] for code in split["train"] if code in number]
     judged = [number[example.graph.code] for example in dataset.judged(split[judged_part(dataset, split)])]
-    alike = np.zeros((len(judged), 3), dtype=bool)
-    for row, one in enumerate(judged):
-        same_ligand = [train[n] for n in np.flatnonzero(similarity.tanimoto(one, train) > LEAK_LIMIT)]
-        both = similarity.has_identity_above(one, same_ligand, LEAK_LIMIT)
-        alike[row] = both or similarity.has_identity_above(one, train, LEAK_LIMIT), bool(same_ligand), both
+    path, key = folder and folder / LEAKAGE_FILE, similarity.digest(train, judged)
+    known = _known_leakage(path) if path else {}
+    if key not in known:
+        known[key] = _count_known(train, judged, similarity)
+        if path:
+            with contextlib.suppress(StorageError):  # it is found again the next time
+                write_json(path, {"version": LEAKAGE_VERSION, "counts": dict(list(known.items())[-MAX_KNOWN:])})
     labels = (
         f"have a training complex with sequence identity > {LEAK_LIMIT:g}",
         f"have a training complex with ligand similarity > {LEAK_LIMIT:g}",
         "have a training complex with both",
     )
-    rows = [LeakageRow(label, int(n), len(judged)) for label, n in zip(labels, alike.sum(0), strict=True)]
+    rows = [LeakageRow(label, n, len(judged)) for label, n in zip(labels, known[key], strict=True)]
     unknown, unknown_train = (sum(not similarity.chains_of[n] for n in part) for part in (judged, train))
     if unknown or unknown_train:  # the rows above do not say what these share with others
         label = f"have no protein sequence to compare, nor have {unknown_train} of {len(train)} training complexes"
         rows.append(LeakageRow(label, unknown, len(judged)))
     return rows
+
+
+def _count_known(train: Sequence[int], judged: Sequence[int], similarity: Similarity) -> list[int]:
+    """How many of the judged have a training complex alike in sequence, in ligand, in both."""
+    alike = np.zeros((len(judged), 3), dtype=bool)
+    for row, one in enumerate(judged):
+        same_ligand = [train[n] for n in np.flatnonzero(similarity.tanimoto(one, train) > LEAK_LIMIT)]
+        both = similarity.has_identity_above(one, same_ligand, LEAK_LIMIT)
+        alike[row] = both or similarity.has_identity_above(one, train, LEAK_LIMIT), bool(same_ligand), both
+    return alike.sum(0).tolist()
+
+
+def _known_leakage(path: Path) -> dict[str, list[int]]:
+    """Counts of earlier splits; whatever else stands in a file that anybody can edit is found anew."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        counts = content["counts"] if content["version"] == LEAKAGE_VERSION else {}
+        return {key: row for key, row in counts.items() if len(row) == 3 and all(type(n) is int for n in row)}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s cannot be read (%s); the leakage is found again", path, error)
+        return {}
 
 
 def split_text(split: Mapping[str, Sequence[str]], data: DataSettings, leakage: Iterable[LeakageRow], part: str) -> str:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import src.similarity.splits as splits_module
 from src.data.dataset import Dataset, DatasetError, Example
 from src.evaluation.findings import LeakageRow
 from src.pdbbind.affinity import IndexEntry
@@ -391,3 +392,33 @@ def test_one_cluster_ends_a_run_with_the_reason(tmp_path: Path, caplog: pytest.L
     write_dataset(tmp_path / "data", CODES)
     assert Run(tmp_path).train(split="cluster") == 2
     assert "16 usable complexes in 1 groups" in caplog.text
+
+
+def test_what_was_found_of_a_split_is_kept_and_of_another_found_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    counted: list[int] = []
+    real = splits_module._count_known
+
+    def count(*parts: object) -> list[int]:
+        counted.append(1)
+        return real(*parts)
+
+    monkeypatch.setattr(splits_module, "_count_known", count)
+    dataset, similarity = made([[draw(1)], [draw(2)], [draw(1)], [draw(3)]], [ASPIRIN, CAFFEINE, ASPIRIN, CAFFEINE])
+    codes = names(4)
+
+    def leakage(train: list[str], test: list[str]) -> list[int]:
+        split = {"train": train, "validation": [], "test": test}
+        return [row.count for row in check_leakage(dataset, split, similarity, tmp_path)]
+
+    first = leakage(codes[:2], codes[2:])
+    assert first == leakage(codes[:2], codes[2:]) == [1, 2, 1]
+    assert len(counted) == 1
+    assert leakage(codes[1:2], codes[2:]) == [0, 1, 0]
+    assert leakage(codes[:2], codes[3:]) == [0, 1, 0]
+    assert len(counted) == 3
+    (tmp_path / "leakage.json").write_text('{"version": 1, "counts": 5}')
+    assert leakage(codes[:2], codes[2:]) == first
+    assert "leakage.json cannot be read" in caplog.text
+    assert len(counted) == 4
