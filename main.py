@@ -177,7 +177,8 @@ def follow(world: World) -> int:
     if plan is not None:
         settings = plan.settings
         dataset = load_dataset(settings.data, settings.graph, settings.processing).without(plan.lost)
-        train(plan, dataset, world)
+        with contextlib.suppress(TrainingError):  # the main rank says why
+            train(plan, dataset, world)
     return 0
 
 
@@ -266,6 +267,8 @@ def _evaluate_command() -> str:
 
 
 def _this_command() -> str:
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        return "the same torchrun command"
     return shlex.join(["python", *(word for word in sys.argv if word != "--fresh")])
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.data.dataset import Example
-from src.run.trainer_setup import make_loaders
+from src.run.trainer_setup import make_loaders, num_processes
 from tests.complexes import small_settings
 from tests.synthetic import random_complex
 
@@ -43,3 +43,34 @@ def test_training_sees_other_positions_in_each_epoch_and_validation_the_measured
         assert not torch.equal(pos, second[code])
     (batch,) = validation
     assert torch.equal(batch.pos, examples[3].graph.pos)
+
+
+@pytest.mark.parametrize(
+    ("changes", "num_examples", "device", "earlier", "expected"),
+    [
+        ({}, 16, "cpu", None, 1),  # too few to start others for
+        ({}, 1000, "cpu", None, 4),
+        ({}, 1000, "cuda", None, 1),
+        ({"batch_size": 3}, 1000, "cpu", None, 3),
+        ({"cpu_processes": 2}, 16, "cpu", None, 2),
+        ({"cpu_processes": 1}, 1000, "cpu", None, 1),
+        ({}, 1000, "cpu", 2, 2),  # as many as the checkpoint had
+        ({}, 16, "cpu", 9, 4),  # but no more than there are cores
+        ({"cpu_processes": 3}, 1000, "cpu", 2, 3),
+    ],
+)
+def test_the_number_of_processes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict,
+    num_examples: int,
+    device: str,
+    earlier: int | None,
+    expected: int,
+) -> None:
+    monkeypatch.setattr("src.run.trainer_setup.usable_cores", lambda: 4)
+    settings = small_settings(tmp_path, **changes)
+    state = earlier and {"progress": {"epoch": 1}, "processes": earlier}
+    assert num_processes(settings, num_examples, torch.device(device), state) == expected
+    done = {"progress": {"epoch": settings.training.epochs}, "processes": 4}
+    assert num_processes(settings, num_examples, torch.device(device), done) == 1
