@@ -42,7 +42,6 @@ from src.system.installation import installation_fault
 if installation_fault():
     sys.exit(f"error: {installation_fault()}")
 
-import argparse
 import logging
 import time
 from collections.abc import Iterable, Sequence
@@ -51,20 +50,20 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.run.scoring_options import STANDARD, read_options
 from src.system.terminal import prepare_terminal
 
 if TYPE_CHECKING:
+    import argparse
+
     from src.scoring.conditioning import Known
     from src.scoring.ensemble import Ensemble
     from src.scoring.poses import Pose
     from src.scoring.prediction import Prediction
-    from src.scoring.shards import Shard
 
 log = logging.getLogger("predict")
 
 CHECKPOINTS = Path(__file__).resolve().parent / "checkpoints"
-STANDARD = Path("-")
-ENDINGS = (".csv", ".csv.gz", ".json", ".json.gz", ".sdf", ".sdf.gz")
 NUM_SHOWN = 20  # sentences on the screen when the rows go into a file
 
 
@@ -102,14 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         let_go_of_output()
 
 
-def _score(options: argparse.Namespace) -> int:
+def _score(options: "argparse.Namespace") -> int:
     from src.run.scoring_setup import conditioned_models
 
     with conditioned_models(options, _checkpoints(options)) as (models, known):
         return _score_poses(options, models, known) if options.pairs or options.ligand_path else 0
 
 
-def _score_poses(options: argparse.Namespace, models: "Sequence[Path]", known: "Sequence[Known]") -> int:
+def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known: "Sequence[Known]") -> int:
     import torch
 
     from src.run import scoring_setup
@@ -170,7 +169,7 @@ def _score_poses(options: argparse.Namespace, models: "Sequence[Path]", known: "
     return 0 if tally.num_scored or (earlier and output.num_scored) or is_empty_part else 2
 
 
-def _selftest(options: argparse.Namespace) -> int:
+def _selftest(options: "argparse.Namespace") -> int:
     from src.scoring.selftest import Judge, run_selftest, selftest_table
     from src.system.terminal import show
 
@@ -186,13 +185,13 @@ def _selftest(options: argparse.Namespace) -> int:
     return 0 if all(check.passed for check in checks) else 1
 
 
-def _checkpoints(options: argparse.Namespace) -> list[Path]:
+def _checkpoints(options: "argparse.Namespace") -> list[Path]:
     from src.scoring.ensemble import find_checkpoints
 
     return find_checkpoints(options.checkpoint or [_default_checkpoint()])
 
 
-def _ensemble(options: argparse.Namespace, models: Sequence[Path]) -> "Ensemble":
+def _ensemble(options: "argparse.Namespace", models: Sequence[Path]) -> "Ensemble":
     from src.scoring.ensemble import SYNTHETIC, load_ensemble
 
     ensemble = load_ensemble(models, options.device)
@@ -201,7 +200,7 @@ def _ensemble(options: argparse.Namespace, models: Sequence[Path]) -> "Ensemble"
     return ensemble
 
 
-def _show(prediction: "Prediction", options: argparse.Namespace, number: int) -> None:
+def _show(prediction: "Prediction", options: "argparse.Namespace", number: int) -> None:
     """A sentence on the screen; of a long table only the first ones."""
     from src.scoring.prediction import sentence
     from src.system.terminal import show
@@ -214,7 +213,7 @@ def _show(prediction: "Prediction", options: argparse.Namespace, number: int) ->
 
 
 def _with_bar(
-    predictions: "Iterable[tuple[Pose, Prediction]]", options: argparse.Namespace, earlier: int
+    predictions: "Iterable[tuple[Pose, Prediction]]", options: "argparse.Namespace", earlier: int
 ) -> "Iterable[tuple[Pose, Prediction]]":
     """On a terminal a bar with poses per second, unless the sentences show how it goes."""
     from tqdm import tqdm
@@ -228,144 +227,8 @@ def _default_checkpoint() -> Path:
     return pretrained if any(pretrained.rglob("*.pth.tar")) else CHECKPOINTS / "model_best.pth.tar"
 
 
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = _parser()
-    options = parser.parse_args(arguments)
-    if options.template and not options.ligand_path:
-        parser.error("--template goes with --ligand_path, a file of SMILES")
-    if options.selftest and (options.pairs or options.explain or options.output or options.report):
-        parser.error("--selftest scores nothing: --pairs, --explain, --output and --report do not go with it")
-    if options.reference is not None and not options.report:
-        parser.error("--reference goes with --report")
-    only_saves = options.save_model and not (options.pairs or options.protein_path or options.ligand_path)
-    if options.save_model and not options.known:
-        parser.error("--save_model goes with --known")
-    if options.selftest and options.known:
-        parser.error("--selftest scores nothing: save the model with --save_model, and give it as --checkpoint")
-    if options.shard or options.merge:
-        ranks = options.top or options.best_pose is not None
-        if options.output in (None, STANDARD) or ranks or options.explain or options.selftest:
-            parser.error("--shard and --merge need an --output, and no --top, --best_pose, --explain or --selftest")
-        options.output = options.output if options.merge else options.shard.path(options.output)
-    given = bool(options.pairs), bool(options.protein_path or options.ligand_path)
-    if not (options.selftest or only_saves or options.merge) and given[0] == given[1]:
-        parser.error("give either --protein_path and --ligand_path, or --pairs")
-    if not options.pairs and bool(options.protein_path) != bool(options.ligand_path):
-        parser.error("--protein_path and --ligand_path go together")
-    return options
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    what = parser.add_argument_group("what to score")
-    what.add_argument("--protein_path", type=_path, help=".pdb, .ent or .cif, also .gz")
-    what.add_argument(
-        "--ligand_path",
-        type=_path,
-        nargs="+",
-        help="one or more of .sdf, .mol or .mol2 with poses, also .gz, folders of such, or - for standard input",
-    )
-    what.add_argument("--pairs", type=_path, metavar="CSV", help="instead: a table of protein_path and ligand_path")
-    what.add_argument(
-        "--template",
-        type=_path,
-        nargs="+",
-        metavar="SDF",
-        help="crystal ligands in the frame of the protein, on which the molecules of one .smi, or .csv with a column "
-        "smiles, as --ligand_path are modelled",
-    )
-    how = parser.add_argument_group("with which model")
-    how.add_argument(
-        "--checkpoint",
-        type=_path,
-        nargs="+",
-        help="a file, or several or a folder for their mean (default: checkpoints/pretrained, else the model that was "
-        "trained last)",
-    )
-    how.add_argument(
-        "--known",
-        type=_path,
-        metavar="CSV",
-        help="measured ligands of your targets, which every score is conditioned on: a table of protein_path, "
-        "ligand_path and pK",
-    )
-    how.add_argument("--save_model", type=_model, metavar="FILE", help="keep the models conditioned on --known")
-    how.add_argument("--per_model", action="store_true", help="a column with the pK of each of several models")
-    how.add_argument("--selftest", action="store_true", help="check the model on this machine; scores nothing")
-    how.add_argument("--jitter", type=_copies, metavar="N", help="spread of pK over N copies with 0.1 Å noise")
-    where = parser.add_argument_group("where to")
-    where.add_argument("--output", type=_table, help=f"a file that ends in {', '.join(ENDINGS)}, or - for CSV")
-    where.add_argument("--explain", type=_path, metavar="FOLDER", help="what each atom and residue adds to the pK")
-    where.add_argument("--report", type=_page, metavar="HTML", help="a page of a series of ligands of one target")
-    where.add_argument("--reference", metavar="NAME", help="ligand that --report compares all others with")
-    where.add_argument("--overwrite", action="store_true", help="replace files that are there already")
-    where.add_argument("--top", type=_count, metavar="N", help="only the N highest pK, the highest first")
-    where.add_argument(
-        "--best_pose",
-        nargs="?",
-        const="",
-        metavar="PROPERTY",
-        help="one row for each ligand, its pose with the highest pK; poses of one title, or with one value of an SDF "
-        "property, are of one ligand",
-    )
-    where.add_argument("--quiet", action="store_true", help="nothing on the screen but errors")
-    many = parser.add_argument_group("with many jobs")
-    many.add_argument("--shard", type=_shard, metavar="I/N", help="only part I of N, into a file beside --output")
-    many.add_argument("--merge", action="store_true", help="put the N files into --output; scores nothing")
-    speed = parser.add_argument_group("how fast")
-    speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    speed.add_argument("--batch_size", type=_count, help="poses scored at once (default: 8 on a CPU, 64 on a GPU)")
-    speed.add_argument("--num_workers", type=_number, help="processes, 0 for none (default: one a core)")
-    return parser
-
-
-def _number(text: str, least: int = 0) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from {least}")
-    return int(text)
-
-
-def _shard(text: str) -> "Shard":
-    from src.scoring.shards import Shard
-
-    try:
-        return Shard.read(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
-
-
-def _count(text: str) -> int:
-    return _number(text, 1)
-
-
-def _copies(text: str) -> int:
-    return _number(text, 2)
-
-
-def _path(text: str) -> Path:
-    return Path(os.path.expanduser(text))  # a shell leaves the ~ of --output=~/scores.csv to the program
-
-
-def _model(text: str) -> Path:
-    return _ending(text, ".pth.tar")
-
-
-def _page(text: str) -> Path:
-    return _ending(text, ".html")
-
-
-def _ending(text: str, ending: str) -> Path:
-    if not text.endswith(ending):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in {ending}")
-    return _path(text)
-
-
-def _table(text: str) -> Path:
-    if text != "-" and not text.endswith(ENDINGS):
-        raise argparse.ArgumentTypeError(f"{text!r} must end in {', '.join(ENDINGS)}, or be - for CSV")
-    return _path(text)
+def _options(arguments: Sequence[str] | None) -> "argparse.Namespace":
+    return read_options(arguments, __doc__)
 
 
 if __name__ == "__main__":
