@@ -221,7 +221,7 @@ def _save_in_halves(real: Callable, act: Callable, value: Any, file: Any) -> Non
 
 
 def _record(path: Path, arguments: Sequence[Any]) -> None:
-    windows = [argument for argument in arguments if isinstance(argument, list)]
+    windows = [argument for argument in arguments if isinstance(argument, list) and argument]
     with open(path, "a", encoding="ascii") as file:
         file.writelines(" ".join(code for batch in window for code in batch.codes) + "\n" for window in windows)
 

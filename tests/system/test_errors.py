@@ -8,7 +8,7 @@ from pathlib import Path
 from src.system.errors import UserError
 
 SRC = Path(__file__).resolve().parents[2] / "src"
-OTHERS = {"TrainingError", "TooLargeError"}  # of a run that began well: exit code 1
+OTHERS = {"TrainingError", "TooLargeError", "RankLostError"}  # of a run that began well: exit code 1
 
 
 def bases_of_errors() -> dict[str, set[str]]:
