@@ -24,7 +24,7 @@ from src.gaussian_process.series import fit_series_prior
 from src.hardware.inference import predict_batches
 from src.scoring.ensemble import scorer_of
 from src.settings import Settings
-from src.similarity.comparison import Similarity
+from src.similarity.comparison import Similarity, Thresholds
 from src.similarity.splits import cluster_thresholds
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,8 @@ def _groups(
     """Code -> its cluster, and code -> its protein."""
     codes = [example.graph.code for example in dataset.examples]
     clusters = similarity.clusters(cluster_thresholds(settings.data)).tolist()
-    proteins = similarity.targets(range(len(codes)), settings.data.cluster_same_protein)
+    same_protein = Thresholds(identity=1.0, tanimoto=1.0, same_protein=settings.data.cluster_same_protein)
+    proteins = similarity.clusters(same_protein).tolist()
     return dict(zip(codes, clusters, strict=True)), dict(zip(codes, proteins, strict=True))
 
 
