@@ -31,7 +31,7 @@ MAX_TEMPLATES = 3  # those with the largest cores
 MAX_CORES = 4  # ways in which one core lies on one template
 MAX_ISOMERS = 4  # of a molecule with undrawn stereocentres
 NUM_CONFORMERS, LEAST_CONFORMERS = 12, 3  # of a molecule on a template; of each isomer and core
-NUM_RELAXED = 4  # of those with the best contacts
+NUM_RELAXED = 4  # conformers with the best contacts
 SEED = 7
 # Against endless searches alone: what is found must not hang on the speed of the machine.
 MCS_TIMEOUT_S, EMBEDDING_TIMEOUT_S = 10, 30

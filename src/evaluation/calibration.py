@@ -28,7 +28,7 @@ FACTS = (
     "logarithm of the number of heavy atoms of the ligand",
 )
 LEAST_ERROR = 1e-3  # pK; labels that are all the same are predicted without an error
-LEAST_ERRORS = 9  # of which the largest is the quantile
+LEAST_ERRORS = 9  # errors, the largest of which is then the quantile
 RIDGE = 5.0  # weight of the squares of standardised slopes, in complexes
 PRIOR_COUNT = 3.0  # complexes of the validation set that weigh as much as the belief that the model errs as its part
 NORMAL_QUANTILE = 1.645  # of LEVEL, both sides

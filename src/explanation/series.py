@@ -120,7 +120,7 @@ class Series:
             reference: title of the ligand that all others are compared with; None: the best one.
         """
         self.ligands: list[SeriesLigand] = []
-        self.num_left_out = 0  # of those beyond MAX_LIGANDS
+        self.num_left_out = 0  # ligands beyond MAX_LIGANDS
         self.label_faults: list[str] = []
         self._attributions, self._label, self._told, self._reference = attributions, label, set(told), reference
         self._known: dict[tuple[Path, str], list[Known]] = defaultdict(list)

@@ -52,6 +52,12 @@ def _parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         allow_abbrev=False, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    _add_what_and_how(parser)
+    _add_where_and_how_fast(parser)
+    return parser
+
+
+def _add_what_and_how(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what to score")
     what.add_argument("--protein_path", type=_path, help=".pdb, .ent or .cif, also .gz")
     what.add_argument(
@@ -88,6 +94,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
     how.add_argument("--per_model", action="store_true", help="a column with the pK of each of several models")
     how.add_argument("--selftest", action="store_true", help="check the model on this machine; scores nothing")
     how.add_argument("--jitter", type=_copies, metavar="N", help="spread of pK over N copies with 0.1 Å noise")
+
+
+def _add_where_and_how_fast(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("where to")
     where.add_argument("--output", type=_table, help=f"a file that ends in {', '.join(ENDINGS)}, or - for CSV")
     where.add_argument("--explain", type=_path, metavar="FOLDER", help="what each atom and residue adds to the pK")
@@ -111,7 +120,6 @@ def _parser(description: str) -> argparse.ArgumentParser:
     speed.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     speed.add_argument("--batch_size", type=_count, help="poses scored at once (default: 8 on a CPU, 64 on a GPU)")
     speed.add_argument("--num_workers", type=_number, help="processes, 0 for none (default: one a core)")
-    return parser
 
 
 def _number(text: str, least: int = 0) -> int:

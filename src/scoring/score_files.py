@@ -107,7 +107,7 @@ class ScoreFile:
                 self._beside = ScoreFile(molecules, work, columns, overwrite=overwrite, goes_on=goes_on)
                 if self._beside.num_rows < self.num_rows:
                     raise StorageError(f"{molecules} has fewer rows than {path}: add --overwrite to start anew")
-            except BaseException:
+            except BaseException:  # an interrupt too must let go of the lock
                 self._held.close()
                 raise
 
