@@ -51,7 +51,8 @@ CONFIG = {
     "split": "random",  # 'random', 'time' (by release year), 'cluster', 'scaffold' or 'file'
     "split_file": None,  # for 'file': JSON with the lists train, validation and test, or a text list of test codes
     "split_folds": None,  # number of folds of a cross-validation; None = one split by the fractions above
-    "split_fold": 0,  # which of the folds to test on, from 0
+    "split_fold": 0,  # which of the folds to test on, from 0; "all" = each, one training after the other
+    "split_seed": None,  # seed that chooses the test set; None = seed
     "cluster_sequence_identity": 0.5,  # complexes are linked above this when their ligands are alike too ...
     "cluster_ligand_similarity": 0.9,  # ... above this Tanimoto similarity (ECFP4); they are also linked ...
     "cluster_same_protein": 0.9,  # ... above this sequence identity, whatever the ligands
@@ -97,6 +98,7 @@ CONFIG = {
     "loader_num_workers": 0,  # processes that collate batches; the graphs are in memory, 0 is fast
     "max_skipped_in_a_row": 20,  # batches with NaN or Inf, or that do not fit, before the run stops
     "max_skipped_fraction": 0.5,  # of an epoch's batches before the run stops
+    "members": 1,  # networks trained one after the other, with the seeds seed, seed + 1, ...; score with all of them
     "seed": 42,
     # What a run leaves
     "checkpoint_dir": "checkpoints",

@@ -6,6 +6,7 @@ python main.py --evaluate         write the results of the best checkpoint again
 python main.py --plan             print what batches need, what fits and what to set, and stop
 python main.py --set epochs=5     change a setting for this run
 python main.py --fresh            start over; earlier checkpoints are moved into a subfolder
+python main.py --set members=5    five networks, one after the other, and what they find together
 torchrun main.py                  on several GPUs or computers: docs/clusters.md
 """
 
@@ -29,12 +30,13 @@ if installation_fault():
 import argparse
 import ast
 import contextlib
-import dataclasses
 import logging
 import shlex
 import signal
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while libraries are imported, some of which swallow Ctrl+C
@@ -47,13 +49,15 @@ from src.data.cache import other_caches
 from src.data.dataset import Dataset, load_dataset
 from src.data.demo import write_demo
 from src.data_processing import DATA_PROCESSING_VERSION
-from src.evaluation.findings import Split
+from src.evaluation.findings import Findings, Split
+from src.evaluation.joined_findings import join_findings
 from src.hardware.device import choose_device
 from src.hardware.memory_plan import plan_memory, plan_text, resolve_auto
 from src.hardware.out_of_memory import is_out_of_memory
 from src.optimization.progress import skipped_text
 from src.pdbbind.folders import ComplexFiles
 from src.run.joining import join_process
+from src.run.member_runs import member_runs, set_members_aside
 from src.run.results import (
     RECORDED,
     Request,
@@ -87,6 +91,14 @@ ROOT = Path(__file__).resolve().parent
 log = logging.getLogger("main")
 
 
+class Ended(NamedTuple):
+    """What a run leaves; no findings where it was stopped."""
+
+    exit_code: int
+    dataset: Dataset | None = None
+    findings: Findings | None = None
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     prepare_terminal()
@@ -98,7 +110,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             with _own_folders(settings, trains=not (options.check_data or options.plan)):
                 if options.evaluate:
                     return evaluate_again(settings, Request(_evaluate_command(), options.compare, options.casf))
-                return run(settings, world, check_data=options.check_data, plan=options.plan, fresh=options.fresh)
+                if options.check_data or options.plan:
+                    return look(settings, plan=options.plan)
+                return run_all(settings, world, fresh=options.fresh)
     except UserError as error:
         log.error("error: %s", error)
         return 2
@@ -122,30 +136,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         let_go_of_output()
 
 
-def run(
-    settings: Settings,
-    world: World = ALONE,
-    *,
-    check_data: bool = False,
-    plan: bool = False,
-    fresh: bool = False,
-) -> int:
-    """Everything from the data to the results, by the main rank; returns the exit code."""
-    device = choose_device(settings.training.device)
-    newest = None if check_data or plan else newest_of_run(settings, fresh=fresh)
-    settings, synthetic = _with_demo_data(settings)
-    dataset = load_dataset(settings.data, settings.graph, settings.processing)
-    _log_other_caches(settings, dataset)
-    if lost := attrition_text(dataset.skipped, len(dataset.examples)):
-        log.warning("%s", lost)
-    if check_data:
+def look(settings: Settings, *, plan: bool) -> int:
+    """Print what is used of the data, or with `plan` what fits into memory; returns the exit code."""
+    settings, _ = _with_demo_data(settings)
+    dataset = _load(settings)
+    if not plan:
         show(audit(dataset))
         return 0 if dataset.examples else 2
     log.info("%s", audit(dataset))
-    if plan:
-        show(plan_text(plan_memory(settings, dataset.examples, device), settings, device))
-        return 0
+    device = choose_device(settings.training.device)
+    show(plan_text(plan_memory(settings, dataset.examples, device), settings, device))
+    return 0
 
+
+def run_all(settings: Settings, world: World = ALONE, *, fresh: bool = False) -> int:
+    """The run, or all of an ensemble or cross-validation and what they find together; returns the exit code."""
+    runs = member_runs(settings, ROOT)
+    if len(runs) == 1:
+        return run(settings, world, fresh=fresh).exit_code
+    set_members_aside(settings, runs, fresh=fresh)
+    ended = []
+    for number, one in enumerate(runs, start=1):
+        log.info("run %d of %d: %s", number, len(runs), Path(one.output.checkpoint_dir).name)
+        with _own_folders(one, trains=True):
+            ended.append(run(one, world))
+        if ended[-1].exit_code:
+            return ended[-1].exit_code
+    evaluate_together(settings, ended)
+    return 0
+
+
+def run(settings: Settings, world: World = ALONE, *, fresh: bool = False) -> Ended:
+    """Everything from the data to the results of one training, by the main rank."""
+    device = choose_device(settings.training.device)
+    newest = newest_of_run(settings, fresh=fresh)
+    settings, synthetic = _with_demo_data(settings)
+    dataset = _load(settings)
+    log.info("%s", audit(dataset))
     require_enough(dataset.skipped, len(dataset.examples), settings.data.max_failed_fraction)
     dataset, codes = data_of_run(dataset, newest, settings.data.split)
     size = num_processes(settings, len(dataset.examples), device, newest[1] if newest else None)
@@ -162,19 +189,17 @@ def run(
         log.warning("%s", unused)
     if stopped_by:
         log.info("stopped by %s; nothing is lost. Go on with: %s", stopped_by.name, _this_command())
-        return EXIT_CODES[stopped_by]
+        return Ended(EXIT_CODES[stopped_by])
     if trainer.progress.epoch < settings.training.epochs:
         log.info("stopped early: no better validation RMSE in %d epochs", settings.training.early_stopping_patience)
     if settings.training.gaussian_process:
         join_process(_best(settings), settings, dataset, split, similarity)
-    evaluate(settings, dataset, whole, similarity, Request(_evaluate_command()))
-    return 0
+    return Ended(0, dataset, evaluate(settings, dataset, whole, similarity, Request(_evaluate_command())))
 
 
 def follow(world: World) -> int:
     """What every other rank does; returns the exit code."""
-    plan: RunPlan | None = world.from_main()
-    if plan is not None:
+    while (plan := world.from_main()) is not None:
         settings = plan.settings
         dataset = load_dataset(settings.data, settings.graph, settings.processing).without(plan.lost)
         with contextlib.suppress(TrainingError):  # the main rank says why
@@ -193,25 +218,43 @@ def _own_folders(settings: Settings, *, trains: bool) -> Iterator[None]:
         yield
 
 
-def evaluate(settings: Settings, dataset: Dataset, split: Split, similarity: Similarity, request: Request) -> None:
+def evaluate(settings: Settings, dataset: Dataset, split: Split, similarity: Similarity, request: Request) -> Findings:
     """Score the test set with the best model, write the results, and print them with the next command."""
     checkpoint = _best(settings)
     findings = evaluate_checkpoint(checkpoint, settings, dataset, split, similarity, request)
-    results = Path(settings.output.results_dir)
-    write_results(results, findings)
-    show(f"\n{results_text(findings)}\n")
-    command = _predict_command(dataset.files[findings.judged.codes[0]], checkpoint)
-    show(f"results are in {results}, to be read in {results / 'report.html'}. Score a pose with:\n  {command}")
+    _publish(settings, findings, dataset, checkpoint)
+    return findings
 
 
 def evaluate_again(settings: Settings, request: Request) -> int:
-    """Write every number and page of the results again from the best checkpoint; returns the exit code."""
-    checkpoint = _best(settings)
-    state = load_checkpoint(checkpoint, required=RECORDED)
-    settings, _ = _with_demo_data(settings_of_run(settings, state, ROOT))
-    dataset = load_dataset(settings.data, settings.graph, settings.processing).without(lost_codes(state, checkpoint))
-    evaluate(settings, dataset, *_split(settings, dataset, stored_split(state, checkpoint)), request)
+    """Write every number and page of the results again from the best checkpoints; returns the exit code."""
+    runs, ended = member_runs(settings, ROOT), []
+    for one in runs:
+        checkpoint = _best(one)
+        state = load_checkpoint(checkpoint, required=RECORDED)
+        own, _ = _with_demo_data(settings_of_run(one, state, ROOT))
+        dataset = load_dataset(own.data, own.graph, own.processing).without(lost_codes(state, checkpoint))
+        parts = _split(own, dataset, stored_split(state, checkpoint))
+        ended.append(Ended(0, dataset, evaluate(own, dataset, *parts, request)))
+    if len(runs) > 1:
+        evaluate_together(settings, ended)
     return 0
+
+
+def evaluate_together(settings: Settings, runs: Sequence[Ended]) -> None:
+    """Write and print what all members and folds find together."""
+    folder = Path(settings.output.checkpoint_dir)
+    findings = [one.findings for one in runs]
+    whole = replace(findings[0].run, checkpoint=f"{len(runs)} models of {folder.name}", history=(), joined_with="")
+    _publish(settings, join_findings(findings, whole), runs[-1].dataset, folder)
+
+
+def _publish(settings: Settings, findings: Findings, dataset: Dataset, models: Path) -> None:
+    results = Path(settings.output.results_dir)
+    write_results(results, findings)
+    show(f"\n{results_text(findings)}\n")
+    command = _predict_command(dataset.files[findings.judged.codes[0]], models)
+    show(f"results are in {results}, to be read in {results / 'report.html'}. Score a pose with:\n  {command}")
 
 
 def _best(settings: Settings) -> Path:
@@ -234,8 +277,16 @@ def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
     log.info("dataset_path is not set: using the built-in demo set, synthetic complexes in %s", folder)
     with in_turn(folder.parent):
         index_file = write_demo(folder)
-    data = dataclasses.replace(settings.data, dataset_path=str(folder), index_file=str(index_file))
-    return dataclasses.replace(settings, data=data), True
+    data = replace(settings.data, dataset_path=str(folder), index_file=str(index_file))
+    return replace(settings, data=data), True
+
+
+def _load(settings: Settings) -> Dataset:
+    dataset = load_dataset(settings.data, settings.graph, settings.processing)
+    _log_other_caches(settings, dataset)
+    if lost := attrition_text(dataset.skipped, len(dataset.examples)):
+        log.warning("%s", lost)
+    return dataset
 
 
 def _log_other_caches(settings: Settings, dataset: Dataset) -> None:

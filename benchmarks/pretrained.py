@@ -1,28 +1,24 @@
 """Train the models of checkpoints/pretrained/ or checkpoints/cleansplit/ and publish them there.
 
-python benchmarks/pretrained.py --ensemble cleansplit --data $AIDD_REAL_DATA --work FOLDER [--members 2] [--jobs 2]
+python benchmarks/pretrained.py --ensemble cleansplit --data $AIDD_REAL_DATA --work FOLDER [--members 3]
 
 'pretrained' learns from every usable complex of the data. 'cleansplit' learns by the same recipe from the codes of
 index/cleansplit_train.txt alone (PDBbind CleanSplit, doi 10.1038/s42256-025-01124-5: no near-duplicate of CASF-2016),
-so that the recipe can be judged on what it has not seen. Each member has another seed, and so another cluster split
-into 90 % training and 10 % validation. Each takes one thread, and `--jobs` of them are trained at a time. The same
-command goes on where it was stopped. Last it prints how the members do on their validation sets.
+so that the recipe can be judged on what it has not seen. One call of main.py with `members`: each has another seed,
+and so another cluster split into 90 % training and 10 % validation. The same command goes on where it was stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from src.checkpoint import publish_checkpoint  # noqa: E402
+from src.checkpoint import BEST, ENDING, publish_checkpoint  # noqa: E402
 from src.pdbbind.index import find_index  # noqa: E402
 
 ENSEMBLES = ("pretrained", "cleansplit")
@@ -45,36 +41,25 @@ def main() -> None:
     options = _options()
     options.work.mkdir(parents=True, exist_ok=True)
     index = clean_index(options.data, options.work) if options.ensemble == "cleansplit" else find_index(options.data)
-    seeds = range(1, options.members + 1)
-    with ThreadPoolExecutor(options.jobs) as pool:
-        list(pool.map(lambda seed: _train(options, index, seed), seeds))
-    for seed in seeds:
-        best = options.work / options.ensemble / f"seed_{seed}" / "checkpoints" / "model_best.pth.tar"
-        published = ROOT / "checkpoints" / options.ensemble
-        published.mkdir(parents=True, exist_ok=True)
-        publish_checkpoint(best, published / f"seed_{seed}.pth.tar")
-        metrics = json.loads(
-            (options.work / options.ensemble / f"seed_{seed}" / "results" / "metrics.json").read_text()
-        )
-        rmse, pearson = (metrics["this model"][name]["value"] for name in ("rmse", "pearson"))
-        print(f"seed {seed}: {metrics['part']} RMSE {rmse:.3f}, R {pearson:.3f}, {metrics['complexes']} complexes")
-
-
-def _train(options: argparse.Namespace, index: Path, seed: int) -> None:
-    folder = options.work / options.ensemble / f"seed_{seed}"
+    folder = options.work / options.ensemble
     settings = {
         **RECIPE,
         **SPLIT,
-        "seed": seed,
+        "members": options.members,
+        "seed": 1,
         "dataset_path": options.data,
         "index_file": index,
         "processed_data_dir": options.work / "processed_data",
         "checkpoint_dir": folder / "checkpoints",
         "results_dir": folder / "results",
+        "cpu_processes": options.processes,
     }
     assignments = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, ROOT / "main.py", *assignments], check=True, env=environment)
+    subprocess.run([sys.executable, ROOT / "main.py", *assignments], check=True)
+    published = ROOT / "checkpoints" / options.ensemble
+    published.mkdir(parents=True, exist_ok=True)
+    for best in sorted((folder / "checkpoints").glob(f"seed_*/{BEST}")):
+        publish_checkpoint(best, published / f"{best.parent.name}{ENDING}")
 
 
 def clean_index(data: Path, work: Path) -> Path:
@@ -94,7 +79,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="PDBbind folder with index/cleansplit_train.txt")
     parser.add_argument("--work", type=Path, required=True, help="where checkpoints and graphs are kept meanwhile")
     parser.add_argument("--members", type=int, default=2)
-    parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
+    parser.add_argument("--processes", default=1, help="that share each batch; 1 as for the shipped models")
     return parser.parse_args()
 
 

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 FORMAT_NUMBER = 1
 ENDING = ".pth.tar"
 LATEST, BEST = "checkpoint.pth.tar", "model_best.pth.tar"
+SET_ASIDE = "before-"  # begins the name of a folder with what an earlier run left
 INTERRUPTED, CRASHED = "INTERRUPTED.pth.tar", "CRASHED.pth.tar"
 
 # Top-level keys of a full checkpoint and the types each may have. Keys beyond these are allowed if plain.

@@ -93,14 +93,14 @@ def _or_none(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return check_or_none
 
 
-def _or_auto(check: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    def check_or_auto(value: Any) -> Any:
+def _or_word(word: str, check: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def check_or_word(value: Any) -> Any:
         try:
-            return value if value == "auto" else check(value)
+            return value if value == word else check(value)
         except ValueError as error:
-            raise ValueError(f"{error}, or 'auto'") from None
+            raise ValueError(f"{error}, or {word!r}") from None
 
-    return check_or_auto
+    return check_or_word
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,8 @@ class DataSettings:
     split: str = _setting("split", _choice("random", "time", "cluster", "scaffold", "file"))
     split_file: str | None = _setting("split_file", _or_none(_path))
     split_folds: int | None = _setting("split_folds", _or_none(_whole(2, 1000)))
-    split_fold: int = _setting("split_fold", _whole(0, 999))
+    split_fold: int | str = _setting("split_fold", _or_word("all", _whole(0, 999)))
+    split_seed: int | None = _setting("split_seed", _or_none(_whole(0, 2**32 - 1)))
     # LP-PDBBind (arXiv 2308.09639) parts at 0.5 identity and joins at 0.9; CleanSplit (doi 10.1038/s42256-025-01124-5)
     # takes ligands above 0.9 for the same.
     cluster_sequence_identity: float = _setting("cluster_sequence_identity", _number(0.2, 1))
@@ -139,7 +140,10 @@ class DataSettings:
             )
         if (self.split == "file") != (self.split_file is not None):
             raise ValueError(f"split = {self.split!r} and split_file = {self.split_file!r}: 'file' needs one, no other")
-        if self.split_fold >= (self.split_folds or 1):
+        if self.split_fold == "all":
+            if self.split_folds is None:
+                raise ValueError("split_fold = 'all' needs split_folds, the number of folds")
+        elif self.split_fold >= (self.split_folds or 1):
             raise ValueError(f"split_fold = {self.split_fold} must be below split_folds = {self.split_folds}")
 
 
@@ -200,7 +204,7 @@ class TrainingSettings:
     """The loop: order, steps, precision and when to stop."""
 
     epochs: int = _setting("epochs", _whole(1))
-    batch_size: int | str = _setting("batch_size", _or_auto(_whole(1, 100_000)))
+    batch_size: int | str = _setting("batch_size", _or_word("auto", _whole(1, 100_000)))
     max_atoms_per_batch: int | None = _setting("max_atoms_per_batch", _or_none(_whole(1)))
     max_edges_per_batch: int | None = _setting("max_edges_per_batch", _or_none(_whole(1)))
     gradient_accumulation_steps: int = _setting("gradient_accumulation_steps", _whole(1, 100_000))
@@ -221,10 +225,11 @@ class TrainingSettings:
     message_passing: str = _setting("message_passing", _choice("auto", "fast", "lean"))
     precision: str = _setting("precision", _choice("auto", "fp32", "bf16", "fp16"))
     device: str = _setting("device", _device)
-    cpu_processes: int | str = _setting("cpu_processes", _or_auto(_whole(1, 1024)))
+    cpu_processes: int | str = _setting("cpu_processes", _or_word("auto", _whole(1, 1024)))
     loader_num_workers: int = _setting("loader_num_workers", _whole(0, 1024))
     max_skipped_in_a_row: int = _setting("max_skipped_in_a_row", _whole(1))
     max_skipped_fraction: float = _setting("max_skipped_fraction", _number(0, 1, above=True))
+    members: int = _setting("members", _whole(1, 100))
     seed: int = _setting("seed", _whole(0, 2**32 - 1))
 
 

@@ -74,6 +74,47 @@ def test_the_main_road(tmp_path: Path) -> None:
     assert re.search(r"^\S+: pK -?\d+\.\d\d .*Kd about .* kcal/mol at 298\.15 K", out, re.MULTILINE)
 
 
+def out_of_fold(run: Run) -> list[dict[str, str]]:
+    with (run.results / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+ENSEMBLE = {"members": 2, "split_folds": 2, "split_fold": "all", "epochs": 2}
+ENSEMBLE_NAMES = [f"fold_{fold}_seed_{seed}" for fold in (0, 1) for seed in (42, 43)]
+
+
+def test_members_and_folds_in_one_command_and_what_they_find_together(run: Run, capsys) -> None:
+    assert run.train(**ENSEMBLE) == 0
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ENSEMBLE_NAMES
+    rows = out_of_fold(run)
+    assert [row["code"] for row in rows] == CODES
+    assert all(float(row["spread_pK"]) > 0 for row in rows)
+    _, out, err = finish(start("predict.py", printed_command(capsys.readouterr().out.rpartition("results are in")[2])))
+    assert "SD over 4 models" in out, err
+
+
+@posix
+@pytest.mark.slow
+def test_members_that_are_killed_end_with_the_same_bits(run: Run, tmp_path: Path) -> None:
+    assert run.train(**ENSEMBLE) == 0
+    stopped = Run(tmp_path / "stopped")
+    shutil.copytree(run.folder / "data", stopped.folder / "data")
+    for epoch in (1, 2):  # inside the first member, and inside the third: two before it are whole
+        process = start("main.py", stopped.options(**ENSEMBLE))
+        seen = 0
+        for line in process.stderr:
+            seen += f"epoch   {epoch}/2" in line
+            if seen == (1, 3)[epoch - 1]:
+                process.send_signal(signal.SIGKILL)
+                break
+        assert finish(process)[0] == -signal.SIGKILL
+    assert stopped.train(**ENSEMBLE) == 0
+    assert out_of_fold(stopped) == out_of_fold(run)
+    for name in ENSEMBLE_NAMES:
+        mine, theirs = (load_checkpoint(one.checkpoints / name / "checkpoint.pth.tar") for one in (stopped, run))
+        assert all(torch.equal(mine["model"][key], theirs["model"][key]) for key in theirs["model"])
+
+
 @pytest.mark.slow
 @pytest.mark.fault("M6")
 def test_a_locale_without_letters_beyond_ascii(tmp_path: Path) -> None:

@@ -112,8 +112,19 @@ def ensemble_half_widths(members: np.ndarray, predicted: np.ndarray) -> np.ndarr
         members: [models, n] their half widths, pK.
         predicted: [models, n] pK.
     """
-    disagreement = predicted.std(axis=0, ddof=1) if len(predicted) > 1 else np.zeros(predicted.shape[1])
-    return np.hypot(members.mean(axis=0), NORMAL_QUANTILE * disagreement)
+    return widened(members.mean(axis=0), member_spread(predicted))
+
+
+def widened(half_widths: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """Half widths [n], pK, of single models on average, wider by the standard deviation [n] of their predictions."""
+    return np.hypot(half_widths, NORMAL_QUANTILE * spread)
+
+
+def member_spread(predicted: np.ndarray) -> np.ndarray:
+    """Standard deviation [n] of predictions [models, n], pK; NaN is no prediction, and one alone has none."""
+    count = np.isfinite(predicted).sum(axis=0)
+    squares = np.nansum((predicted - np.nanmean(predicted, axis=0)) ** 2, axis=0)
+    return np.sqrt(squares / np.maximum(count - 1, 1))
 
 
 def coverage(

@@ -136,6 +136,7 @@ class Findings:
     against_baseline: Comparison | None = None  # comparison with the best baseline; None without baselines
     comparison: Comparison | None = None  # another table of predictions
     powers: dict[str, dict[str, Interval]] = field(default_factory=dict)  # power of CASF -> metric
+    baselines: Mapping[str, np.ndarray] = field(default_factory=dict)  # name -> [n] pK
     coverage: Coverage | None = None  # None without an interval, or on the complexes that shaped it
 
     @property
@@ -176,6 +177,7 @@ def compute_findings(
         against_baseline=_against_best(judged, baselines),
         comparison=_comparison(judged, *other) if other else None,
         powers=dict(powers or {}),
+        baselines=baselines,
         coverage=None if judged.half_widths is None else coverage(*both, judged.half_widths, clusters),
     )
 

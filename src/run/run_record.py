@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from src import __version__
-from src.checkpoint import ENDING, CheckpointError
+from src.checkpoint import ENDING, SET_ASIDE, CheckpointError
 from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
 from src.settings import Settings, as_dict
 from src.system.terminal import listed
@@ -43,6 +43,7 @@ FREE_KEYS = frozenset(
         "manual_save_trigger_file",
         "profile",
         "gaussian_process",
+        "members",
     ]
 )
 CHECKPOINT_FILES = (f"*{ENDING}",)
@@ -158,7 +159,7 @@ def set_aside(within: Path, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path 
     files = sorted({path for pattern in patterns for path in within.glob(pattern)})
     if not files:
         return None
-    folder = within / f"before-{datetime.now():%Y%m%d-%H%M%S-%f}"
+    folder = within / f"{SET_ASIDE}{datetime.now():%Y%m%d-%H%M%S-%f}"
     folder.mkdir()
     for path in files:
         path.rename(folder / path.name)

@@ -155,7 +155,7 @@ def train(plan: RunPlan, dataset: Dataset, world: World) -> tuple[Trainer, Signa
         write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
         write_json(Path(settings.output.results_dir) / "splits.json", split_json(plan.split))
     stopped_by = trainer.fit(*make_loaders(settings, dataset, split, device, world))
-    world.gather(None)  # torchrun takes all ranks for failed when one ends while another still saves
+    world.meet()  # torchrun takes all ranks for failed when one ends while another still saves
     return trainer, stopped_by
 
 

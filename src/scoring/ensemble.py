@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.checkpoint import BEST, ENDING, CheckpointError, load_members
+from src.checkpoint import BEST, ENDING, SET_ASIDE, CheckpointError, load_members
 from src.data.batching import Budget, in_order
 from src.data.dataset import Example
 from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
@@ -164,11 +164,15 @@ def find_checkpoints(paths: Sequence[Path]) -> list[Path]:
             found.append(path)
             continue
         best = path / BEST
-        inside = [best] if best.is_file() else sorted([*path.glob(f"*/{BEST}"), *path.glob(f"[!.]*{ENDING}")])
+        inside = [best] if best.is_file() else sorted([*_of_runs(path), *path.glob(f"[!.]*{ENDING}")])
         if not inside:
             raise CheckpointError(f"{path}: this folder has no {BEST}, nor has one of its subfolders")
         found += inside
     return list(dict.fromkeys(found))
+
+
+def _of_runs(folder: Path) -> list[Path]:
+    return [path for path in folder.glob(f"*/{BEST}") if not path.parent.name.startswith(SET_ASIDE)]
 
 
 def load_ensemble(paths: Sequence[Path], device: str = "auto") -> Ensemble:

@@ -20,6 +20,7 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 
@@ -68,15 +69,20 @@ def split_dataset(dataset: Dataset, data: DataSettings, seed: int, similarity: S
         SplitError: the split cannot be made, or too few labels of the training or validation set are exact values.
     """
     codes = [example.graph.code for example in dataset.examples]
+    first = seed if data.split_seed is None else data.split_seed
     if data.split == "file":
         split = _listed(codes, data, seed)
     elif data.split == "time":
         years = {code: dataset.entries[code].year for code in codes}
         split = split_by_year(years, data)
-    elif data.split == "random":
-        split = split_codes(codes, data, seed)
     else:
-        split = split_groups(group_of_code(dataset, data, similarity), data, seed)
+        groups = group_of_code(dataset, data, similarity)
+        split = _by_hash(codes, groups, data, first)
+        if seed != first:
+            rest = [code for code in codes if code not in set(split["test"])]
+            share = min(data.validation_split * len(codes) / len(rest), 1.0)
+            again = replace(data, split_folds=None, split_fold=0, train_split=1 - share, validation_split=share)
+            split |= {**_by_hash(rest, groups, again, seed), "test": split["test"]}
     if data.split_folds and not split["test"]:
         raise SplitError(f"nothing to test on in fold {data.split_fold} of {data.split_folds}: choose fewer folds")
     if not dataset.judged(split["train"]):
@@ -91,6 +97,12 @@ def split_dataset(dataset: Dataset, data: DataSettings, seed: int, similarity: S
             "bounds; at least 2 are needed: raise validation_split"
         )
     return split
+
+
+def _by_hash(codes: Sequence[str], groups: Mapping[str, object], data: DataSettings, seed: int) -> Parts:
+    if data.split == "random":
+        return split_codes(codes, data, seed)
+    return split_groups({code: groups[code] for code in codes}, data, seed)
 
 
 def group_of_code(dataset: Dataset, data: DataSettings, similarity: Similarity) -> dict[str, object]:

@@ -73,6 +73,9 @@ class World:
         """The values of all ranks, by rank."""
         return [value]
 
+    def meet(self) -> None:
+        """Wait until every rank is here; after it the others wait for the next word of the main rank."""
+
     def of_others(self, make: Callable[[], Any]) -> list[Any]:
         """What all ranks make, by rank, where one alone would need nothing from itself."""
         return []
@@ -131,7 +134,7 @@ class Ranks(World):
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self._store, self._reasons = store, reasons
         self._signals: AgreedSignals | None = None
-        self._others_wait = True  # for the first word of the main rank
+        self._others_wait = True  # for the next word of the main rank
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with self._talking():
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
@@ -149,6 +152,10 @@ class Ranks(World):
         with self._talking():
             dist.all_gather_object(values, value)
         return values
+
+    def meet(self) -> None:
+        self.gather(None)
+        self._others_wait = True
 
     def of_others(self, make: Callable[[], Any]) -> list[Any]:
         return self.gather(make())
@@ -189,7 +196,7 @@ class Ranks(World):
         torch.manual_seed(int(state[0]))
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.is_main and self._others_wait:  # there is nothing to train, so they have nothing to do
+        if self.is_main and self._others_wait:  # there is nothing more to train
             with contextlib.suppress(RankLostError):
                 self.from_main(None)
         if kind is None:

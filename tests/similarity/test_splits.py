@@ -93,6 +93,29 @@ def test_a_split_is_a_function_of_data_settings_and_seed(families, method: str) 
     assert (split_dataset(dataset, settings(split=method), 2, similarity) == split) == (method == "time")
 
 
+@pytest.mark.parametrize("folds", [{}, {"split_folds": 5, "split_fold": 2}])
+@pytest.mark.parametrize("method", METHODS)
+def test_members_share_the_test_set_and_differ_in_validation(families, method: str, folds: dict) -> None:
+    dataset, similarity = families
+    changes = settings(split=method, split_seed=1, **folds)
+    first, *others = (split_dataset(dataset, changes, seed, similarity) for seed in (1, 2, 3, 4))
+    assert first == split_dataset(dataset, settings(split=method, **folds), 1, similarity)
+    assert all(other["test"] == first["test"] for other in others)
+    if method in ("random", "time"):  # of the others few groups fit into a set of ten
+        assert all(other["validation"] == first["validation"] for other in others) == (method == "time")
+    for other in others:
+        assert sorted(other["train"] + other["validation"]) == sorted(first["train"] + first["validation"])
+        assert abs(len(other["validation"]) - len(first["validation"])) <= 4
+
+
+@pytest.mark.parametrize("method", ["random", "cluster"])
+def test_without_a_test_set_a_member_has_the_split_of_its_own_seed(families, method: str) -> None:
+    dataset, similarity = families
+    whole = {"split": method, "train_split": 0.9, "validation_split": 0.1}
+    member = split_dataset(dataset, settings(**whole, split_seed=1), 2, similarity)
+    assert member == split_dataset(dataset, settings(**whole), 2, similarity)
+
+
 @pytest.mark.parametrize("method", ["random", "cluster", "scaffold"])
 def test_folds_test_every_complex_once(families, method: str) -> None:
     dataset, similarity = families
