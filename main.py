@@ -1,7 +1,7 @@
 """Train: CONFIG -> graphs -> split -> fit -> evaluate.
 
 python main.py                    train with config.py, or go on where the last run stopped
-python main.py --check-data       build the graphs, print what is used and what is not, and stop
+python main.py --check-data       build the graphs, print what is used and what each split would leak, and stop
 python main.py --evaluate         write the results of the best checkpoint again; no training
 python main.py --plan             print what batches need, what fits and what to set, and stop
 python main.py --set epochs=5     change a setting for this run
@@ -27,8 +27,11 @@ from src.system.installation import installation_fault
 if installation_fault():
     sys.exit(f"error: {installation_fault()}")
 
-import argparse
-import ast
+from src.run.training_options import read_options
+
+if __name__ == "__main__":
+    read_options(None, __doc__)  # --help and a misspelt option are answered before the seconds that imports take
+
 import contextlib
 import logging
 import shlex
@@ -78,7 +81,14 @@ from src.run.trainer_setup import (
 )
 from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity
-from src.similarity.splits import check_leakage, compare_complexes, judged_part, split_dataset, split_text
+from src.similarity.splits import (
+    check_leakage,
+    compare_complexes,
+    every_split_text,
+    judged_part,
+    split_dataset,
+    split_text,
+)
 from src.system.distributed import ALONE, RankLostError, World, join_world, own_ranks
 from src.system.errors import UserError
 from src.system.locks import in_turn, sole_use
@@ -100,7 +110,7 @@ class Ended(NamedTuple):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _options(arguments)
+    options = read_options(arguments, __doc__)
     prepare_terminal()
     try:
         with logging_redirect_tqdm(), signals_interrupt(), join_world() as world:
@@ -142,6 +152,8 @@ def look(settings: Settings, *, plan: bool) -> int:
     dataset = _load(settings)
     if not plan:
         show(audit(dataset))
+        if len(dataset.examples) > 1:
+            show(every_split_text(settings, dataset))
         return 0 if dataset.examples else 2
     log.info("%s", audit(dataset))
     device = choose_device(settings.training.device)
@@ -321,42 +333,6 @@ def _this_command() -> str:
     if "TORCHELASTIC_RUN_ID" in os.environ:
         return "the same torchrun command"
     return shlex.join(["python", *(word for word in sys.argv if word != "--fresh")])
-
-
-def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--check-data", action="store_true", help="build the graphs, print the audit and stop")
-    parser.add_argument("--evaluate", action="store_true", help="write the results of the best checkpoint again")
-    parser.add_argument(
-        "--compare", type=Path, metavar="CSV", help="with --evaluate: predictions of another model, to compare with"
-    )
-    parser.add_argument("--casf", type=Path, metavar="FOLDER", help="with --evaluate: the root of CASF-2016")
-    parser.add_argument("--plan", action="store_true", help="print what batches need and what fits, and stop")
-    parser.add_argument("--fresh", action="store_true", help="start over; earlier checkpoints are moved, not deleted")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        type=_assignment,
-        metavar="KEY=VALUE",
-        help="change a setting of config.py",
-    )
-    options = parser.parse_args(arguments)
-    if (options.compare or options.casf) and not options.evaluate:
-        parser.error("--compare and --casf need --evaluate")
-    return options
-
-
-def _assignment(text: str) -> tuple[str, object]:
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise argparse.ArgumentTypeError(f"{text!r}: write KEY=VALUE, such as epochs=5")
-    try:
-        return key.strip(), ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key.strip(), value  # a bare word is a text
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import free_memory, memory_fault, num_edges
 from src.optimization.gradients import WindowGradient
 from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler
-from src.optimization.progress import Progress, epoch_line, progress_bar, read_progress, step_profiler
+from src.optimization.progress import Outlook, Progress, epoch_line, progress_bar, read_progress, step_profiler
 from src.optimization.saving import Saver
 from src.optimization.window import run_window
 from src.settings import OutputSettings, TrainingSettings
@@ -73,6 +73,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == torch.float16)
         self.average = WeightAverage(self.model, settings.ema_decay)
         self.calibration: dict | None = None  # errors on the validation set after the epoch that ended last
+        self.outlook = Outlook(num_batches)
         self.saver = Saver(output, self.state_dict, writes=self.world.is_main)
 
     @property
@@ -156,7 +157,9 @@ class Trainer:
                 started = time.monotonic()
                 self._train_window(window)
                 progress.next_batch += len(window)
-                progress.seconds += time.monotonic() - started
+                seconds = time.monotonic() - started
+                progress.seconds += seconds
+                self.outlook.add(progress, len(window), seconds)
                 self.saver.end_change()
                 bar.update(len(window))
                 bar.set_postfix_str(f"rmse {progress.train_rmse:.2f}", refresh=False)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import ast
 import re
 import shlex
+from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-import main
 import predict
 from config import CONFIG, CPU, GPU_6GB, GPU_16GB
 from src.checkpoint import SCHEMA
 from src.data_processing import DATA_PROCESSING_VERSION
 from src.pdbbind.user_table import has_labels
+from src.run import training_options
 from src.run.run_record import FREE_KEYS
 from src.scoring.prediction import COLUMNS
 from src.settings import GraphSettings
@@ -158,12 +159,16 @@ def test_the_keys_said_to_build_a_new_cache_are_the_graph_settings() -> None:
 
 @pytest.mark.parametrize(("script", "options"), COMMANDS)
 def test_commands_have_options_that_exist(script: str, options: str) -> None:
-    parse = {"main": main._options, "predict": predict._options}[script]
+    parse = {"main": of_training, "predict": predict._options}[script]
     if script == "main":
         for key, _ in parse(shlex.split(options)).set:
             assert key in CONFIG
     elif options:
         parse(shlex.split(options))
+
+
+def of_training(words: Sequence[str]) -> Namespace:
+    return training_options.read_options(words, "")
 
 
 def options_of(parse: Callable, capsys: pytest.CaptureFixture) -> set[str]:
@@ -173,7 +178,7 @@ def options_of(parse: Callable, capsys: pytest.CaptureFixture) -> set[str]:
 
 
 def test_options_described_are_all_there_are(capsys: pytest.CaptureFixture) -> None:
-    of_predict, of_main = options_of(predict._options, capsys), options_of(main._options, capsys)
+    of_predict, of_main = options_of(predict._options, capsys), options_of(of_training, capsys)
     assert set(re.findall(r"`(--[a-z_]+)", section("docs/scoring.md", "Options"))) == of_predict
     # argparse would take an abbreviation for the option, so commands that parse are not enough.
     own = re.sub(

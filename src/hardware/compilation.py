@@ -58,9 +58,11 @@ def fastest_kernels(
 def _compare(
     model: AffinityModel, batches: Sequence[Batch], num_steps: int | None, device: torch.device, precision: torch.dtype
 ) -> Kernels:
+    log.info("timing a step, to know whether compiling the message passing would pay")
     on_device = [batch.to(device) for batch in batches]
     seconds, exact = _run(model, EAGER, on_device, precision)
     if num_steps is not None and seconds * num_steps < WORTH_COMPILING_S:
+        log.info("message passing is not compiled: the steps take too little time for that to pay")
         return EAGER
     log.info("compiling the message passing: minutes at the first time, seconds later")
     started, kernels = time.monotonic(), compiled_kernels()

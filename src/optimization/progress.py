@@ -6,8 +6,9 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import NoneType
 from typing import Any
@@ -21,6 +22,8 @@ from src.system.storage import StorageError, write_csv, write_text
 from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
+
+OUTLOOK_AFTER_S = 20  # of training steps; the first ones are slower
 
 
 @dataclass
@@ -139,6 +142,29 @@ def epoch_line(row: dict, epochs: int, *, is_best: bool) -> str:
         + (f"  skipped {row['skipped_batches']}" if row["skipped_batches"] else "")
         + ("  best" if is_best else "")
     )
+
+
+class Outlook:
+    """Says once, after the first batches, how long the run will take."""
+
+    def __init__(self, num_batches: Sequence[int]) -> None:
+        """
+        Args:
+            num_batches: in each epoch.
+        """
+        self.num_batches = num_batches
+        self._num_done, self._seconds, self._is_told = 0, 0.0, False
+
+    def add(self, progress: Progress, num_done: int, seconds: float) -> None:
+        """Take note of batches and of the seconds that they took."""
+        self._num_done, self._seconds = self._num_done + num_done, self._seconds + seconds
+        if self._is_told or self._seconds < OUTLOOK_AFTER_S:
+            return
+        self._is_told = True
+        num_left = sum(self.num_batches[progress.epoch :]) - progress.next_batch
+        left = timedelta(seconds=round(num_left * self._seconds / self._num_done))
+        text = "%d batches are left; with validation they take a little more than %s, until about %s"
+        log.info(text, num_left, left, f"{datetime.now() + left:%A, %H:%M}")
 
 
 def write_history(folder: Path, history: list[dict]) -> None:

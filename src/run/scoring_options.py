@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from src.system.command_line import Parser
+
 if TYPE_CHECKING:
     from src.scoring.shards import Shard
 
@@ -49,9 +51,7 @@ def read_options(arguments: Sequence[str] | None, description: str) -> argparse.
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        allow_abbrev=False, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description)
     _add_what_and_how(parser)
     _add_where_and_how_fast(parser)
     return parser

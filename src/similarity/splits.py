@@ -28,7 +28,7 @@ import numpy as np
 
 from src.data.dataset import Dataset, DatasetError
 from src.evaluation.findings import LeakageRow
-from src.settings import DataSettings, ProcessingSettings
+from src.settings import DataSettings, ProcessingSettings, Settings
 from src.similarity.comparison import Similarity, Thresholds, scaffold
 from src.similarity.sequences import describe
 from src.similarity.split_files import SplitFileError, read_split_file
@@ -181,6 +181,22 @@ def split_text(split: Mapping[str, Sequence[str]], data: DataSettings, leakage: 
     leaks = " (it leaks: similar complexes stand on both sides, new targets will do worse)"
     lines = [f"{data.split} split{fold}: {sizes}{leaks if data.split == 'random' else ''}"]
     return "\n".join([*lines, *(f"  of the {part} set {row}" for row in leakage)])
+
+
+def every_split_text(settings: Settings, dataset: Dataset) -> str:
+    """What split_text says of every way to part this data set, or why one is not possible."""
+    similarity, seed, texts = compare_complexes(dataset, settings.processing), settings.training.seed, []
+    for method in ("random", "time", "cluster", "scaffold", *["file"] * (settings.data.split == "file")):
+        own = {} if method == "file" else {"split": method, "split_file": None}
+        data = replace(settings.data, **own, **({"split_fold": 0} if settings.data.split_fold == "all" else {}))
+        try:
+            codes = split_dataset(dataset, data, seed, similarity)
+        except SplitError as error:
+            texts.append(f"{method} split: not possible: {error}")
+            continue
+        leakage = check_leakage(dataset, codes, similarity, Path(settings.processing.processed_data_dir))
+        texts.append(split_text(codes, data, leakage, judged_part(dataset, codes)))
+    return "\n".join(texts)
 
 
 def split_codes(codes: Sequence[str], data: DataSettings, seed: int) -> Parts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import math
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,7 +13,16 @@ import pytest
 import torch
 
 from src.checkpoint import CheckpointError
-from src.optimization.progress import Progress, epoch_line, read_progress, skipped_text, step_profiler, write_history
+from src.optimization.progress import (
+    OUTLOOK_AFTER_S,
+    Outlook,
+    Progress,
+    epoch_line,
+    read_progress,
+    skipped_text,
+    step_profiler,
+    write_history,
+)
 from src.settings import OutputSettings
 from src.system.storage import StorageError, to_plain
 from tests.complexes import small_settings
@@ -189,3 +199,14 @@ def test_only_the_first_steps_of_a_run_that_asks_for_it_are_profiled(
 ) -> None:
     with step_profiler(replace(output, profile=profile), step) as profiler:
         assert profiler is None
+
+
+def test_the_end_of_a_run_is_told_once_after_some_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    outlook, progress = Outlook([10, 10, 12]), Progress(epoch=1, next_batch=4)
+    outlook.add(progress, 2, OUTLOOK_AFTER_S / 2)
+    assert not caplog.messages
+    outlook.add(progress, 3, OUTLOOK_AFTER_S / 2)
+    outlook.add(progress, 3, OUTLOOK_AFTER_S)
+    (line,) = caplog.messages
+    assert line.startswith("18 batches are left; with validation they take a little more than 0:01:12, until about ")
