@@ -106,6 +106,7 @@ CONFIG = {
     "checkpoint_every_batches": 200,  # besides the checkpoint after each epoch; 0 = only that
     "manual_save_trigger_file": "checkpoints/SAVE_NOW.flag",  # create this file to save at once
     "profile": False,  # write results/profile.txt: where the time of the first batches goes
+    "tensorboard": False,  # write the columns of history.csv for TensorBoard, too (pip install tensorboard)
     # Hardware: CPU, GPU_6GB or GPU_16GB
     **CPU,
 }

@@ -242,6 +242,7 @@ class OutputSettings:
     checkpoint_every_batches: int = _setting("checkpoint_every_batches", _whole(0))
     manual_save_trigger_file: str = _setting("manual_save_trigger_file", _path)
     profile: bool = _setting("profile", _flag)
+    tensorboard: bool = _setting("tensorboard", _flag)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,15 @@ from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import free_memory, memory_fault, num_edges
 from src.optimization.gradients import WindowGradient
 from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler
-from src.optimization.progress import Outlook, Progress, epoch_line, progress_bar, read_progress, step_profiler
+from src.optimization.progress import (
+    Outlook,
+    Progress,
+    epoch_line,
+    progress_bar,
+    read_progress,
+    step_profiler,
+    tensorboard_writer,
+)
 from src.optimization.saving import Saver
 from src.optimization.window import run_window
 from src.settings import OutputSettings, TrainingSettings
@@ -127,6 +135,7 @@ class Trainer:
             CheckpointError: when the disk does not take what must be saved.
         """
         self.saver.end_change()
+        self.write_row = tensorboard_writer(self.output, self.progress.history, wanted=self.world.is_main)
         with StopSignals() as signals, self.saver.saves_a_crash(no_faults=(TrainingError, CheckpointError)):
             stop = self.world.agreed(signals)
             while not self.finished:
@@ -292,6 +301,7 @@ class Trainer:
             # A score that is not finite counts as one that is no better.
             self.scheduler.step(row["validation_rmse"] if math.isfinite(row["validation_rmse"]) else math.inf)
         log.info(epoch_line(row, self.settings.epochs, is_best=is_best))
+        self.write_row(row)
         progress.start_epoch(progress.epoch + 1)
         self.saver.end_change()
         self.saver.save_epoch(progress.history, stop, is_best=is_best)

@@ -603,7 +603,9 @@ def test_check_data_prints_the_audit_and_trains_nothing(run: Run, capsys: pytest
     assert re.search(r"graphs +15 ", out)
     assert "1a03 (files): no folder of this name" in out
     for method in ("random", "time", "cluster", "scaffold"):
-        assert re.search(rf"^{method} split: (\d+ train, \d+ validation|not possible: \d+ usable)", out, re.MULTILINE), out
+        assert re.search(
+            rf"^{method} split: (\d+ train, \d+ validation|not possible: \d+ usable)", out, re.MULTILINE
+        ), out
     assert not list(run.checkpoints.glob("*.pth.tar"))
     assert not run.results.exists()
 

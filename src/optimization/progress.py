@@ -6,7 +6,7 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -174,6 +174,34 @@ def write_history(folder: Path, history: list[dict]) -> None:
     write_csv(folder / "history.csv", names, [[row[name] for name in names] for row in history])
     lines = [{name: None if value != value else value for name, value in row.items()} for row in history]  # no NaN
     write_text(folder / "history.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+
+
+def tensorboard_writer(output: OutputSettings, history: Iterable[dict], *, wanted: bool) -> Callable[[dict], None]:
+    """What takes a row of the history for TensorBoard; nothing does without the setting or the package.
+
+    Args:
+        history: rows of the run so far, which are written first: what an earlier process wrote is removed.
+    """
+    if not (output.tensorboard and wanted):
+        return lambda row: None
+    try:
+        from torch.utils.tensorboard import SummaryWriter  # a package of its own, which few have
+    except ImportError:
+        log.warning("tensorboard = True writes nothing: the package is missing (pip install tensorboard)")
+        return lambda row: None
+    folder = Path(output.results_dir) / "tensorboard"
+    for path in folder.glob("events.*"):
+        path.unlink()
+    writer = SummaryWriter(str(folder))
+
+    def write(row: dict) -> None:
+        for name, value in row.items():
+            writer.add_scalar(name, value, row["epoch"])
+        writer.flush()
+
+    for row in history:
+        write(row)
+    return write
 
 
 def progress_bar(progress: Progress, num_batches: int, epochs: int, *, shown: bool = True) -> tqdm:

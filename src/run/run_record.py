@@ -42,6 +42,7 @@ FREE_KEYS = frozenset(
         "checkpoint_every_batches",
         "manual_save_trigger_file",
         "profile",
+        "tensorboard",
         "gaussian_process",
         "members",
     ]
@@ -49,7 +50,7 @@ FREE_KEYS = frozenset(
 CHECKPOINT_FILES = (f"*{ENDING}",)
 RESULT_FILES = (
     *("history.csv", "history.jsonl", "run.json", "profile.txt", "metrics.json", "*_predictions.csv"),
-    *("skipped.csv", "splits.json", "model_card.md", "report.html"),
+    *("tensorboard", "skipped.csv", "splits.json", "model_card.md", "report.html"),
 )
 LIBRARIES = ("torch", "rdkit", "numpy", "scipy", "biopython")
 

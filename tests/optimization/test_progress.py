@@ -6,8 +6,10 @@ import csv
 import json
 import logging
 import math
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +23,7 @@ from src.optimization.progress import (
     read_progress,
     skipped_text,
     step_profiler,
+    tensorboard_writer,
     write_history,
 )
 from src.settings import OutputSettings
@@ -210,3 +213,43 @@ def test_the_end_of_a_run_is_told_once_after_some_seconds(caplog: pytest.LogCapt
     outlook.add(progress, 3, OUTLOOK_AFTER_S)
     (line,) = caplog.messages
     assert line.startswith("18 batches are left; with validation they take a little more than 0:01:12, until about ")
+
+
+def board_settings(folder: Path, *, wanted: bool = True) -> OutputSettings:
+    return replace(small_settings(folder).output, tensorboard=wanted)
+
+
+def test_tensorboard_has_the_numbers_of_the_history_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[str, float, int]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / "events.now").touch()
+
+        def add_scalar(self, name: str, value: float, epoch: int) -> None:
+            written.append((name, value, epoch))
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    rows = [{"epoch": epoch, "train_rmse": 2.0 / epoch} for epoch in (1, 2)]
+    output = board_settings(tmp_path)
+    earlier = Path(output.results_dir) / "tensorboard" / "events.earlier"
+    earlier.parent.mkdir(parents=True)
+    earlier.touch()
+    tensorboard_writer(output, rows[:1], wanted=True)(rows[1])
+    assert written == [("epoch", 1, 1), ("train_rmse", 2.0, 1), ("epoch", 2, 2), ("train_rmse", 1.0, 2)]
+    assert [path.name for path in earlier.parent.iterdir()] == ["events.now"]
+    for settings, wanted in ((board_settings(tmp_path, wanted=False), True), (output, False)):
+        tensorboard_writer(settings, rows, wanted=wanted)(rows[1])
+    assert len(written) == 4
+
+
+def test_a_missing_tensorboard_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    tensorboard_writer(board_settings(tmp_path), [], wanted=True)({"epoch": 1})
+    assert caplog.messages == ["tensorboard = True writes nothing: the package is missing (pip install tensorboard)"]
