@@ -177,13 +177,14 @@ class Batch:
     contacts: Tensor  # [2, C] int64, (ligand atom, pocket atom) of each contact once
     pk: Tensor  # [G] float32, NaN where there is no label
     bound: Tensor  # [G] float32: 0 the label is exact, +1 pK is at least the label, -1 at most
+    weight: Tensor  # [G] float32, above 0 and at most 1: how much the complex counts in what is learned
 
     @classmethod
     def empty(cls) -> Batch:
         """No complexes."""
         whole = {"features": (0, len(NODE_FEATURES)), "contacts": (2, 0)}
         whole |= dict.fromkeys(("graph_of_atom", "source", "target", "edge_kind", "bond_type"), (0,))
-        real = {"pos": (0, 3), "fade": (0,), "pk": (0,), "bound": (0,)}
+        real = {"pos": (0, 3), "fade": (0,), "pk": (0,), "bound": (0,), "weight": (0,)}
         tensors = {name: torch.zeros(shape, dtype=torch.long) for name, shape in whole.items()}
         return cls(codes=(), **tensors, **{name: torch.zeros(shape) for name, shape in real.items()})
 

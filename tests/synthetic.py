@@ -109,6 +109,7 @@ def batch_of(graphs: list[ComplexGraph], pk: Tensor | None = None) -> Batch:
         contacts=torch.cat(parts["contacts"], dim=1),
         pk=torch.full((len(graphs),), math.nan) if pk is None else pk,
         bound=torch.zeros(len(graphs)),
+        weight=torch.ones(len(graphs)),
     )
 
 

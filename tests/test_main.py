@@ -74,6 +74,26 @@ def test_the_main_road(tmp_path: Path) -> None:
     assert re.search(r"^\S+: pK -?\d+\.\d\d .*Kd about .* kcal/mol at 298\.15 K", out, re.MULTILINE)
 
 
+def test_rows_that_count_less_change_the_weights_and_sources_are_shown(run: Run) -> None:
+    table = run.folder / "data" / "labels.csv"
+    folder = "{0}/{0}_pocket.pdb,{0}/{0}_ligand.sdf"
+    rows = [f"{code},{folder.format(code)},{6 + place / 8}" for place, code in enumerate(CODES)]
+
+    def train(weight: str) -> dict[str, torch.Tensor]:
+        more = [f",{weight},{('crystal', 'posed')[place % 2]}" for place in range(len(rows))]
+        lines = [row + end for row, end in zip(rows, more, strict=True)]
+        table.write_text("\n".join(["code,pocket_path,ligand_path,pK,weight,source", *lines]) + "\n")
+        assert run.train("--fresh", index_file=table, epochs=1) == 0
+        return run.weights()
+
+    whole, unsaid, less = train("1"), train(""), train("0.1")
+    assert all(torch.equal(whole[name], unsaid[name]) for name in whole)
+    assert any(not torch.equal(whole[name], less[name]) for name in whole)
+    with (run.results / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
+        assert {row["source"] for row in csv.DictReader(file)} <= {"posed", "crystal"}
+    assert json.loads((run.results / "metrics.json").read_text())["by source"]
+
+
 def out_of_fold(run: Run) -> list[dict[str, str]]:
     with (run.results / "test_predictions.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))

@@ -147,6 +147,7 @@ def collate(examples: Sequence[Example]) -> Batch:
         contacts=renumbered([graph.contacts for graph in graphs]),
         pk=torch.tensor([example.pk for example in examples], dtype=torch.float32),
         bound=torch.tensor([example.bound for example in examples], dtype=torch.float32),
+        weight=torch.tensor([example.weight for example in examples], dtype=torch.float32),
     )
 
 

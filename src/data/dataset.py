@@ -29,6 +29,7 @@ class Example:
     graph: ComplexGraph
     pk: float  # NaN where there is no label
     bound: int = 0  # 0 the label is exact, +1 pK is at least the label, -1 at most
+    weight: float = 1.0  # in the loss and in the Gaussian process, above 0 and at most 1
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,11 @@ class Dataset:
         return [example for example in self.subset(codes) if example.bound == 0]
 
     def fingerprint(self) -> str:
-        """Eight hexadecimal digits that change with every code, label, atom and position."""
+        """Eight hexadecimal digits that change with every code, label, weight, atom and position."""
         digest = hashlib.blake2b(digest_size=4)
         for example in self.examples:
-            digest.update(f"{example.graph.code}={example.pk:.4f}{example.bound:+d};".encode())
+            weight = "" if example.weight == 1 else f"*{example.weight:g}"
+            digest.update(f"{example.graph.code}={example.pk:.4f}{example.bound:+d}{weight};".encode())
             digest.update(example.graph.pos.numpy().tobytes() + example.graph.features.numpy().tobytes())
         return digest.hexdigest()
 
@@ -94,7 +96,7 @@ def load_dataset(data: DataSettings, graph: GraphSettings, processing: Processin
     cache = build_cache(usable, structure=data.structure, graph_settings=graph, processing=processing)
     skipped += [*left_out, *without_files, *cache.skipped]
     examples = sorted(
-        (Example(cache.graphs[e.code], e.pk, e.bound) for e in entries if e.code in cache.graphs),
+        (Example(cache.graphs[e.code], e.pk, e.bound, e.weight) for e in entries if e.code in cache.graphs),
         key=lambda example: example.graph.code,
     )
     write_skipped(cache.folder, skipped)

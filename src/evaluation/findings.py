@@ -58,6 +58,7 @@ class Judged:
     heavy_atoms: np.ndarray  # [n] of the ligand
     kinds: tuple[str, ...]  # 'Kd', 'Ki', 'IC50', or 'pK' where the source does not say
     smiles: tuple[str, ...]  # empty where RDKit could not write one
+    sources: tuple[str, ...] = ()  # where each comes from; empty where no table says it
     targets: tuple[str, ...] = ()  # the protein of each; empty where proteins are not known
     spread: np.ndarray | None = None  # [n] pK, standard deviation over the members of an ensemble
     clusters: tuple[object, ...] | None = None  # group of the split that each is of; None where it knows none
@@ -67,7 +68,7 @@ class Judged:
     def __post_init__(self) -> None:
         columns = (self.measured, self.predicted, self.heavy_atoms, self.kinds, self.smiles)
         assert {len(column) for column in columns} == {len(self.codes)}
-        assert len(self.targets) in (0, len(self.codes))
+        assert {len(self.targets), len(self.sources)} <= {0, len(self.codes)}
         assert self.clusters is None or len(self.clusters) == len(self.codes)
 
     @property
@@ -133,6 +134,7 @@ class Findings:
     given_size: Interval  # Pearson's R given the number of heavy atoms
     by_kind: list[Group]
     by_target: list[Group]
+    by_source: list[Group]
     against_baseline: Comparison | None = None  # comparison with the best baseline; None without baselines
     comparison: Comparison | None = None  # another table of predictions
     powers: dict[str, dict[str, Interval]] = field(default_factory=dict)  # power of CASF -> metric
@@ -174,6 +176,7 @@ def compute_findings(
         given_size=partial_pearson(*both, judged.heavy_atoms, clusters=clusters),
         by_kind=metrics_by_group(*both, judged.kinds, clusters=clusters),
         by_target=metrics_by_group(*both, groups, clusters=clusters) if groups else [],
+        by_source=metrics_by_group(*both, judged.sources, clusters=clusters) if judged.sources else [],
         against_baseline=_against_best(judged, baselines),
         comparison=_comparison(judged, *other) if other else None,
         powers=dict(powers or {}),
@@ -194,6 +197,7 @@ def metrics_json(findings: Findings) -> dict[str, object]:
         "interval": _plain_coverage(findings.coverage),
         "by kind": _plain_groups(findings.by_kind),
         "by target": _plain_groups(findings.by_target),
+        "by source": _plain_groups(findings.by_source),
         "casf": {name: _plain(row) for name, row in findings.powers.items()},
         "against the best baseline": _plain_comparison(findings.against_baseline),
         "compared with": _plain_comparison(findings.comparison),
@@ -251,8 +255,7 @@ def predictions_table(findings: Findings) -> tuple[list[str], list[list[object]]
         "kind": judged.kinds,
         "heavy_atoms": [int(count) for count in judged.heavy_atoms],
     }
-    if judged.targets:
-        columns["target"] = judged.targets
+    columns |= {name: tell for name, tell in (("target", judged.targets), ("source", judged.sources)) if tell}
     for name, predicted in judged.parts.items():
         columns[f"predicted_pK_{name.replace(' ', '_')}"] = [round(float(value), 4) for value in predicted]
     if judged.half_widths is not None:

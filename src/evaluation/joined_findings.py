@@ -56,6 +56,7 @@ def _judged(found: Sequence[Findings], codes: tuple[str, ...], places: Sequence[
         heavy_atoms=np.array([one.heavy_atoms[place] for one, place in of]),
         kinds=tuple(one.kinds[place] for one, place in of),
         smiles=tuple(one.smiles[place] for one, place in of),
+        sources=tuple(one.sources[place] for one, place in of) if found[0].judged.sources else (),
         targets=tuple(one.targets[place] for one, place in of) if all(one.judged.targets for one in found) else (),
         spread=spread if (np.isfinite(predicted).sum(axis=0) > 1).any() else None,
         clusters=tuple(one.clusters[place] for one, place in of) if found[0].judged.clusters else None,

@@ -118,8 +118,9 @@ def _predictors(findings: Findings) -> tuple[str, str]:
 
 def _groups(findings: Findings) -> str:
     parts = [_group_table("Kind of affinity", findings.by_kind)]
-    if findings.by_target:
-        parts.append(_group_table("Protein", findings.by_target))
+    for title, groups in (("Protein", findings.by_target), ("Source", findings.by_source)):
+        if groups:
+            parts.append(_group_table(title, groups))
     parts.append(
         "<p class='note'>Error is predicted minus measured, so points above the line are predicted too strong. "
         f"Pearson's R after the effect of ligand size is taken out of both: {_interval(findings.given_size)}.</p>"

@@ -43,7 +43,7 @@ def cross_fit(
     saturations = saturation(known.profiles.total).double()
     covariance = torch.outer(saturations, saturations) * likenesses.kernel
     rest = known.pk - process.intercept - process.slope * known.profiles.total.double()
-    noisy = covariance + NOISE * torch.eye(len(rest), dtype=torch.float64)
+    noisy = covariance + torch.diag(NOISE / known.weight)
     facts, errors, series = [torch.zeros(0, len(FACTS))], [torch.zeros(0)], []
     if len(rest) > 1:
         inverse = torch.cholesky_inverse(torch.linalg.cholesky(noisy))

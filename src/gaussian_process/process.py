@@ -207,7 +207,7 @@ def fit_to_profiles(known: LabelledProfiles, cutoff: float) -> GaussianProcess:
         return saturation(some.total).double().unsqueeze(1) * process.likenesses(some).kernel.double() * at
 
     rest = pk - intercept - slope * profiles.total.double()
-    process.weights = (at * _solve(rows, rest, chosen)).float()
+    process.weights = (at * _solve(rows, rest, known.weight, chosen)).float()
     return process
 
 
@@ -310,26 +310,28 @@ def _deviation(values: Tensor) -> Tensor:
     return (values - values.mean(0)).square().mean(0).sqrt()
 
 
-def _solve(rows: Callable[[slice], Tensor], rest: Tensor, chosen: Tensor) -> Tensor:
+def _solve(rows: Callable[[slice], Tensor], rest: Tensor, weight: Tensor, chosen: Tensor) -> Tensor:
     """Weights [n] of the references, float64.
 
     Args:
         rows: training complexes -> covariance with the references, [..., n].
         rest: [training complexes] pK that the weights explain.
+        weight: [training complexes] how much each counts.
         chosen: [n] which training complexes are the references.
     """
     count = len(chosen)
     if count == len(rest):
         covariance = rows(slice(None))
-        covariance.diagonal().add_(NOISE)
+        covariance.diagonal().add_(NOISE / weight)
         return torch.cholesky_solve(rest.unsqueeze(1), torch.linalg.cholesky(covariance)).squeeze(1)
     products, target = rest.new_zeros(count, count), rest.new_zeros(count)
     among = rest.new_empty(count, count)
     for start in range(0, len(rest), ROWS_AT_A_TIME):
         part = slice(start, min(start + ROWS_AT_A_TIME, len(rest)))
         covariance = rows(part)
-        products.addmm_(covariance.t(), covariance)
-        target.addmv_(covariance.t(), rest[part])
+        weighted = covariance * weight[part].unsqueeze(1)
+        products.addmm_(weighted.t(), covariance)
+        target.addmv_(weighted.t(), rest[part])
         inside = (chosen >= part.start) & (chosen < part.stop)
         among[inside] = covariance[chosen[inside] - start]
     products.add_(among + among.t(), alpha=NOISE / 2)

@@ -80,11 +80,13 @@ class LabelledProfiles(NamedTuple):
     profiles: ContactProfiles
     pk: Tensor  # [N] float64
     codes: tuple[str, ...]
+    weight: Tensor  # [N] float64; a label of weight 0.5 has twice the noise
 
     def of(self, chosen: Tensor) -> LabelledProfiles:
         """The complexes [M] of these numbers."""
         profiles = ContactProfiles(*(values[chosen] for values in self.profiles))
-        return LabelledProfiles(profiles, self.pk[chosen], tuple(self.codes[number] for number in chosen.tolist()))
+        codes = tuple(self.codes[number] for number in chosen.tolist())
+        return LabelledProfiles(profiles, self.pk[chosen], codes, self.weight[chosen])
 
 
 def labelled_profiles(batches: Iterable[Batch], cutoff: float) -> LabelledProfiles:
@@ -93,13 +95,14 @@ def labelled_profiles(batches: Iterable[Batch], cutoff: float) -> LabelledProfil
         batches: on the CPU, not augmented, at least one.
         cutoff: of contacts, Å.
     """
-    parts, labels, codes = [], [], []
+    parts, labels, codes, weights = [], [], [], []
     for batch in batches:
         parts.append(contact_profiles(batch, contact_weights(batch, cutoff)))
         labels.append(batch.pk)
         codes += batch.codes
+        weights.append(batch.weight)
     profiles = ContactProfiles(*map(torch.cat, zip(*parts, strict=True)))
-    return LabelledProfiles(profiles, torch.cat(labels).double(), tuple(codes))
+    return LabelledProfiles(profiles, torch.cat(labels).double(), tuple(codes), torch.cat(weights).double())
 
 
 def atom_types(features: Tensor) -> Tensor:

@@ -119,4 +119,5 @@ def _part(
         contacts=batch.contacts[:, of_contact] - first_atom,
         pk=batch.pk[graphs],
         bound=batch.bound[graphs],
+        weight=batch.weight[graphs],
     )

@@ -31,19 +31,23 @@ class Scores:
     predicted: Tensor
     pk: Tensor
     bound: Tensor
+    weight: Tensor
 
     @classmethod
     def joined(cls, parts: Sequence[Scores]) -> Scores:
-        columns = ("predicted", "pk", "bound")
-        tensors = {name: torch.cat([getattr(part, name) for part in parts]) for name in columns}
-        return cls(tuple(code for part in parts for code in part.codes), **tensors)
+        columns = zip(*(part._tensors for part in parts), strict=True)
+        return cls(tuple(code for part in parts for code in part.codes), *map(torch.cat, columns))
 
     def without(self, codes: Sequence[str]) -> Scores:
         kept = [place for place, code in enumerate(self.codes) if code not in codes]
-        return Scores(tuple(self.codes[n] for n in kept), self.predicted[kept], self.pk[kept], self.bound[kept])
+        return Scores(tuple(self.codes[place] for place in kept), *(column[kept] for column in self._tensors))
 
     def to(self, device: torch.device) -> Scores:
-        return Scores(self.codes, self.predicted.to(device), self.pk.to(device), self.bound.to(device))
+        return Scores(self.codes, *(column.to(device) for column in self._tensors))
+
+    @property
+    def _tensors(self) -> tuple[Tensor, ...]:
+        return self.predicted, self.pk, self.bound, self.weight
 
 
 class WindowGradient:
@@ -153,7 +157,7 @@ class WindowGradient:
         with autocast(self.device, torch.float32 if full_precision else self.precision):
             predicted = self.model(on_device)
         errors = squared_errors(predicted, on_device)
-        loss = errors.sum()
+        loss = (errors * on_device.weight).sum()
         if self.ranking_weight:
             loss = loss + self.ranking_weight * self._ranking_loss(predicted, on_device)
         judged = torch.where(on_device.bound == 0, errors, 0.0).sum()
@@ -179,7 +183,7 @@ class WindowGradient:
         if memory_fault(predict, parts):
             free_memory(self.device)
             predict(parts_within(batch, 0))
-        return Scores(batch.codes, torch.cat([batch.pk[:0], *found]), batch.pk, batch.bound)
+        return Scores(batch.codes, torch.cat([batch.pk[:0], *found]), batch.pk, batch.bound, batch.weight)
 
     def _ranking_loss(self, predicted: Tensor, batch: Batch) -> Tensor:
         """The sum over the batch and over all that other ranks have of it, whose predictions stay as they are."""
@@ -187,7 +191,9 @@ class WindowGradient:
         if whole is None:
             return ranking_losses(predicted, batch).sum()
         others = whole.without(batch.codes).to(predicted.device)
-        together = replace(batch, pk=torch.cat([batch.pk, others.pk]), bound=torch.cat([batch.bound, others.bound]))
+        names = ("pk", "bound", "weight")
+        joined = {name: torch.cat([getattr(batch, name), getattr(others, name)]) for name in names}
+        together = replace(batch, **joined)
         return ranking_losses(torch.cat([predicted, others.predicted.to(predicted.dtype)]), together).sum()
 
     def _one_by_one(self, batches: Sequence[Batch]) -> None:

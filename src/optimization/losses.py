@@ -23,14 +23,14 @@ def ranking_losses(predicted: Tensor, batch: Batch) -> Tensor:
     """What each complex of a batch adds to a pairwise ranking loss, [G]; its mean over the batch is that of the pairs.
 
     A pair of exact labels more than RANKED_APART apart costs log(1 + exp(-d)), d being by how much the stronger one is
-    predicted stronger (RankNet, doi 10.1145/1102351.1102363). Both complexes of a pair bear half of it.
+    predicted stronger (RankNet, doi 10.1145/1102351.1102363). Both complexes of a pair bear half, by their weight.
     """
     exact = batch.bound == 0
     is_stronger = (batch.pk.unsqueeze(1) - batch.pk > RANKED_APART) & exact.unsqueeze(1) & exact
     predicted = _at_least_float(predicted)
     lead = predicted.unsqueeze(1) - predicted
     cost = torch.where(is_stronger, softplus(-lead), 0.0)
-    return (cost.sum(0) + cost.sum(1)) * (len(batch.pk) / 2 / is_stronger.sum().clamp(min=1))
+    return (cost.sum(0) + cost.sum(1)) * batch.weight * (len(batch.pk) / 2 / is_stronger.sum().clamp(min=1))
 
 
 def _at_least_float(predicted: Tensor) -> Tensor:

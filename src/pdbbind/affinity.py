@@ -66,6 +66,8 @@ class IndexEntry:
     incomplete_ligand: bool = False
     multimer_ligand: bool = False  # '(3-mer)': a peptide, oligosaccharide or oligonucleotide
     multi_ligand: bool = False  # '(A/B)' or '(A&B)': more than one ligand behind one label
+    weight: float = 1.0  # how much the complex counts in what is learned
+    source: str = ""  # where a row of a table says that it comes from
 
     @property
     def pk(self) -> float:
@@ -117,6 +119,21 @@ def parse_affinity(text: str) -> Label:
 def starts_with_affinity(text: str) -> bool:
     """Whether text begins with kind, relation and number; its unit may be wrong."""
     return _AFFINITY.match(text) is not None
+
+
+def parse_weight(text: str) -> float:
+    """1 where there is none.
+
+    Raises:
+        PDBbindError: it is no number above 0 and at most 1.
+    """
+    try:
+        weight = float(text or 1)
+    except ValueError:
+        weight = math.nan
+    if not 0 < weight <= 1:
+        raise PDBbindError(f"weight {quoted(text)} must be a number above 0 and at most 1")
+    return weight
 
 
 def parse_pk(text: str) -> float | None:

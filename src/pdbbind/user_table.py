@@ -23,6 +23,7 @@ from src.pdbbind.affinity import (
     parse_affinity,
     parse_pk,
     parse_resolution,
+    parse_weight,
     parse_year,
     quoted,
     starts_with_affinity,
@@ -40,6 +41,8 @@ _TABLE_COLUMNS = {
     "year": ("year", "release_year"),
     "ligand_name": ("ligand_name",),
     "remark": ("remark",),
+    "weight": ("weight",),
+    "source": ("source",),
 }
 _ROW_FORM = "expected below the header: a row for each complex, with its code and its pK or affinity_text"
 _LABELS = {"pk", "affinity_text"}
@@ -163,7 +166,8 @@ def _parse_row(cells: dict[str, str], pk_kind: str) -> tuple[IndexEntry, float |
     resolution, nmr = parse_resolution(cells.get("resolution", ""))
     reference = {field: cells.get(field, "") for field in ("ligand_name", "remark")}
     code, year = checked_code(cells.get("code", "")), parse_year(cells.get("year", ""))
-    return IndexEntry(code, resolution, year, *label, nmr=nmr, **reference), difference
+    counts = {"weight": parse_weight(cells.get("weight", "")), "source": cells.get("source", "")}
+    return IndexEntry(code, resolution, year, *label, nmr=nmr, **reference, **counts), difference
 
 
 def _parse_label(cells: dict[str, str], pk_kind: str) -> tuple[Label, float | None]:

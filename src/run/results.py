@@ -245,6 +245,7 @@ def _judged(
         is_calibrated: the intervals were made from other complexes than those that are judged.
     """
     codes, is_joined = _codes(test), isinstance(scorer.model, JoinedModel)
+    sources = tuple(dataset.entries[code].source for code in codes)
     return Judged(
         codes=tuple(codes),
         measured=measured_pk(test),
@@ -252,6 +253,7 @@ def _judged(
         heavy_atoms=np.array([example.graph.num_ligand_atoms for example in test]),
         kinds=tuple(dataset.entries[code].kind for code in codes),
         smiles=tuple(example.graph.smiles for example in test),
+        sources=tuple(source or "not stated" for source in sources) if any(sources) else (),
         targets=tuple(targets),
         clusters=tuple(groups[code] for code in codes) if groups else None,
         parts={"network": told[:, 1], "Gaussian process": told[:, 2]} if is_joined else {},

@@ -156,7 +156,7 @@ def test_two_series_do_not_widen_each_other(process: GaussianProcess, measured: 
     assert len(kept)  # there are residues that tell pockets apart
     apart.residues[2:] = 50 * (1 - (apart.residues[2:] > 0).float())
     apart.residues[1], apart.residues[3] = apart.residues[0], apart.residues[2]
-    both = LabelledProfiles(apart, measured.pk, measured.codes)
+    both = measured._replace(profiles=apart)
     alone = conditioned(process, both.of(order), [0.1, -0.1])
     together = conditioned(process, both, [0.1, -0.1, 9.0, -9.0])
     assert together.widths[:2].numpy() == pytest.approx(alone.widths.numpy(), rel=1e-3)

@@ -71,13 +71,18 @@ def kernel_by_hand(one: ContactProfiles, known: ContactProfiles) -> np.ndarray:
     return np.exp(-near) + tanimoto * (1 + np.exp(-residues))
 
 
-def test_the_prediction_is_that_of_the_formula(batches: list[Batch], process: GaussianProcess) -> None:
+@pytest.mark.parametrize("weight", [1.0, 0.25])
+def test_the_prediction_is_that_of_the_formula(batches: list[Batch], weight: float) -> None:
+    """The noise of a label is the larger the less it counts."""
+    batches = [replace(batches[0], weight=torch.full_like(batches[0].weight, weight)), *batches[1:]]
+    process = fit_gaussian_process(batches, INTERACTION_CUTOFF)
+    noise = NOISE / torch.cat([batch.weight for batch in batches]).double().numpy()
     train, new = profiles_of(batches), random_batch(5, 9, num_ligand_atoms=12, num_pocket_atoms=40)
     pk = torch.cat([batch.pk for batch in batches]).double().numpy()
     slope, intercept = np.polyfit(train.total.double().numpy(), pk, 1)
     asked, counts = profiles_of([new]), train.total.double().numpy()
     s, s_new = (saturation(one.total).double().numpy() for one in (train, asked))
-    covariance = kernel_by_hand(train, train) * s[:, None] * s + NOISE * np.eye(len(pk))
+    covariance = kernel_by_hand(train, train) * s[:, None] * s + np.diag(noise)
     weights = np.linalg.solve(covariance, pk - intercept - slope * counts)
     expected = intercept + slope * asked.total.double().numpy()
     expected += s_new * (kernel_by_hand(asked, train) @ (s * weights))
@@ -125,9 +130,13 @@ def test_the_subset_of_regressors_is_that_of_the_formula(batches: list[Batch], m
     covariance = np.exp(-((at[:, None] - at[None]) ** 2).sum(-1))
     target, chosen = draw.normal(size=20), np.array([1, 4, 5, 11, 19])
     rows = torch.from_numpy(covariance[:, chosen])
-    found = gaussian_process._solve(lambda part: rows[part].clone(), torch.from_numpy(target), torch.from_numpy(chosen))
+    weight = draw.uniform(0.2, 1, size=20)
+    told = (torch.from_numpy(values) for values in (target, weight, chosen))
+    found = gaussian_process._solve(lambda part: rows[part].clone(), *told)
     k_mn, k_mm = covariance[chosen], covariance[np.ix_(chosen, chosen)]
-    assert found.numpy() == pytest.approx(np.linalg.solve(k_mn @ k_mn.T + NOISE * k_mm, k_mn @ target), rel=1e-4)
+    inverse_noise = k_mn * weight
+    expected = np.linalg.solve(inverse_noise @ k_mn.T + NOISE * k_mm, inverse_noise @ target)
+    assert found.numpy() == pytest.approx(expected, rel=1e-4)
 
 
 def test_turning_reordering_and_the_batch_change_nothing(process: GaussianProcess) -> None:

@@ -118,14 +118,15 @@ def test_the_ranking_loss_joins_the_squared_errors(tmp_path: Path, weight: float
     one, direct = make_trainer(tmp_path), make_trainer(tmp_path)
     one.model.eval()
     direct.model.eval()
-    batch = replace(random_batch(4, seed=0), pk=torch.tensor([4.0, 9.0, 6.0, 7.0]))
+    counts = torch.tensor([1.0, 0.2, 1.0, 0.5])
+    batch = replace(random_batch(4, seed=0), pk=torch.tensor([4.0, 9.0, 6.0, 7.0]), weight=counts)
     gradient = WindowGradient(
         one.model, one.scaler, device=torch.device("cpu"), precision=torch.float32, ranking_weight=weight
     )
     gradient.accumulate([batch])
     predicted = direct.model(batch)
     errors = squared_errors(predicted, batch)
-    (errors + weight * ranking_losses(predicted, batch)).mean().backward()
+    (counts * errors + weight * ranking_losses(predicted, batch)).mean().backward()
     for ours, theirs in zip(one.model.parameters(), direct.model.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
     assert gradient.judged_error == pytest.approx(errors.sum().item(), rel=1e-5)  # what is shown is the RMSE alone

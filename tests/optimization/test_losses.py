@@ -30,4 +30,7 @@ def test_the_ranking_loss_of_pairs_counted_by_hand() -> None:
     losses = ranking_losses(torch.tensor([6.0, 8.0, 5.0, 0.0]), batch)
     assert losses.mean().item() == pytest.approx((first + second) / 2, rel=1e-5)
     assert losses.tolist() == pytest.approx([first + second, first, second, 0.0], rel=1e-5)
+    weighed = replace(batch, weight=torch.tensor([0.5, 1.0, 0.1, 1.0]))
+    expected = [0.5 * (first + second), first, 0.1 * second, 0.0]
+    assert ranking_losses(torch.tensor([6.0, 8.0, 5.0, 0.0]), weighed).tolist() == pytest.approx(expected, rel=1e-5)
     assert ranking_losses(torch.tensor([6.0]), replace(random_batch(1, seed=0), bound=bounds[:1])).item() == 0.0

@@ -49,6 +49,14 @@ def test_table(tmp_path):
     assert "lig-21" not in files
 
 
+def test_a_row_says_how_much_it_counts_and_where_it_is_from(tmp_path):
+    rows = "1aaa,8,0.3,posed\n1bbb,7,,\n1ccc,7,0,x\n1ddd,7,nan,x\n1eee,7,1.5,x\n1fff,7,much,x\n"
+    index, _ = read_table(write(tmp_path / "t.csv", f"code,pK,Weight,source\n{rows}"))
+    assert [(one.code, one.weight, one.source) for one in index.entries] == [("1aaa", 0.3, "posed"), ("1bbb", 1.0, "")]
+    assert [bad.line_number for bad in index.bad_lines] == [4, 5, 6, 7]
+    assert all("must be a number above 0 and at most 1" in bad.reason for bad in index.bad_lines)
+
+
 @pytest.mark.fault("G8", "G9", "G10")
 @pytest.mark.parametrize(
     ("row", "reason"),
