@@ -16,7 +16,7 @@ import predict
 from config import CONFIG, CPU, GPU_6GB, GPU_16GB
 from src.checkpoint import SCHEMA
 from src.data_processing import DATA_PROCESSING_VERSION
-from src.pdbbind.user_table import has_labels
+from src.pdbbind.user_table import header_fault
 from src.run import training_options
 from src.run.run_record import FREE_KEYS
 from src.scoring.prediction import COLUMNS
@@ -206,9 +206,9 @@ def test_other_names_of_a_column_mean_the_same(tmp_path: Path, name: str, alias:
     path = tmp_path / "table.csv"
     known = dict.fromkeys(["code", "pK", name])
     path.write_text(",".join(known))
-    assert has_labels(path)
+    assert not header_fault(path)
     path.write_text(",".join([*known, alias]))  # a second column of the same meaning is refused, an unknown one ignored
-    assert not has_labels(path)
+    assert header_fault(path)
 
 
 def test_every_key_of_a_checkpoint_is_named() -> None:

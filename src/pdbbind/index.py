@@ -30,7 +30,7 @@ from src.pdbbind.affinity import (
     starts_with_affinity,
 )
 from src.pdbbind.folders import ComplexFiles, list_index_candidates, locate_complexes
-from src.pdbbind.user_table import has_labels, is_table, read_table
+from src.pdbbind.user_table import header_fault, is_table, read_table
 from src.system.storage import write_csv
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,13 @@ def find_index(root: Path) -> Path:
     """
     candidates = list_index_candidates(root)
     ranked = [(rank, path) for path in candidates if (rank := _index_rank(path)) is not None]
-    ranked += [(5, path) for path in candidates if path.parent == Path(root) and has_labels(path)]
+    tables = [path for path in candidates if path.parent == Path(root) and is_table(path)]
+    faults = {path: header_fault(path) for path in tables}
+    ranked += [(5, path) for path in tables if not faults[path]]
+    if not ranked and faults:
+        raise PDBbindError(
+            f"no index below {root}, and no table that is understood:\n  " + "\n  ".join(faults.values())
+        )
     if not ranked:
         raise PDBbindError(
             f"no index below {root}: looked there, in its subfolders and in their index folder for "

@@ -54,15 +54,13 @@ def is_table(path: Path) -> bool:
     return Path(path).suffix.lower() in (".csv", ".tsv")
 
 
-def has_labels(path: Path) -> bool:
-    """Whether path is a table whose header `read_table` understands."""
-    if not is_table(path):
-        return False
+def header_fault(path: Path) -> str:
+    """Why `read_table` does not understand the header of a table; '' where it does."""
     try:
         _read_header(path, numbered_lines(path))
-    except PDBbindError:
-        return False
-    return True
+    except PDBbindError as error:
+        return str(error)
+    return ""
 
 
 def read_table(path: Path, root: Path | None = None) -> tuple[Index, dict[str, ComplexFiles]]:

@@ -322,3 +322,9 @@ def test_real_pdbbind_and_table():
     index, files = read_dataset(root / "fep", None)
     assert (len(index.entries), index.bad_lines, len(files)) == (369, (), 369)
     assert all(found.protein.is_file() and found.ligands[0].is_file() for found in files.values())
+
+
+def test_a_table_that_is_not_understood_is_named_with_its_reason(tmp_path):
+    (tmp_path / "series.csv").write_text("code,protein,ligand,value,unit\n1abc,p.pdb,l.sdf,7,nM\n")
+    with pytest.raises(PDBbindError, match=r"(?s)no table that is understood.*series.csv: column 'unit': give pK"):
+        find_index(tmp_path)

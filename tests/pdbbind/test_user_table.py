@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from src.pdbbind.affinity import PDBbindError
-from src.pdbbind.user_table import has_labels, is_table, read_table
+from src.pdbbind.user_table import header_fault, is_table, read_table
 
 
 def write(path: Path, content: str | bytes) -> Path:
@@ -133,7 +133,7 @@ def test_unusable_header(tmp_path, header, message):
 )
 def test_recognised_by_name_and_header(tmp_path, name, header, expected):
     path = write(tmp_path / name, f"{header}\n")
-    assert has_labels(path) == expected
+    assert (is_table(path) and not header_fault(path)) == expected
     assert is_table(path) == (not name.endswith(".txt"))
 
 
