@@ -95,6 +95,7 @@ from src.system.locks import in_turn, sole_use
 from src.system.stop_signals import EXIT_CODES, exit_code, signals_interrupt
 from src.system.storage import prepare_folder
 from src.system.terminal import let_go_of_output, prepare_terminal, show
+from src.system.workers import require_main_guard
 from src.training import TrainingError
 
 ROOT = Path(__file__).resolve().parent
@@ -111,6 +112,7 @@ class Ended(NamedTuple):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = read_options(arguments, __doc__)
+    require_main_guard()
     prepare_terminal()
     try:
         with logging_redirect_tqdm(), signals_interrupt(), join_world() as world:

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 MAX_FAILED_STARTS = 3  # in a row, without one answered task in between
 START_TIMEOUT_S = 300.0  # importing torch over a slow network disk takes minutes
+NO_GUARD = 78  # exit code of a worker whose script begins its work anew when the worker imports it
 STOP_TIMEOUT_S = 5.0  # for a worker to end after its pipe closed, or after it was killed
 
 # Each worker fills one core; threads of its own would only compete with the other workers.
@@ -49,6 +50,12 @@ class WorkerStartError(UserError):
     """Workers end before they can take a task, so starting more of them would never stop."""
 
 
+def require_main_guard() -> None:
+    """End this process if it is a worker that is still importing the script that started it."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        os._exit(NO_GUARD)
+
+
 def run_supervised(
     function: Callable[[Any], Any],
     tasks: Iterable[Any],
@@ -61,7 +68,7 @@ def run_supervised(
     """Yield (index of the task, function(task) or WorkerFault) in the order in which tasks finish.
 
     Closing the iterator, or any exception while it runs, kills the workers. A script that calls this needs
-    the usual `if __name__ == "__main__"` guard, because workers import it again.
+    the usual `if __name__ == "__main__"` guard, because workers import it again; one without it is told so.
 
     Args:
         function: Picklable, so a function of a module's top level or a `functools.partial` of one.
@@ -75,10 +82,11 @@ def run_supervised(
             those of the parent are not there, and libraries wait for them for ever.
 
     Raises:
-        WorkerStartError: Several workers in a row ended before they answered anything.
+        WorkerStartError: Several workers in a row ended before they answered anything, or the script has no guard.
         Exception: Whatever `function` raised, with the worker's traceback as a note: it is a bug, not a fault
             of the task. Only running out of memory becomes a WorkerFault.
     """
+    require_main_guard()
     if num_workers == 0:
         for index, task in enumerate(tasks):
             yield index, function(task)
@@ -136,16 +144,16 @@ class _Worker:
         else:
             self.process.close()
 
-    def end(self) -> str:
-        """Kill what is left of a dead or late worker and say what became of it."""
+    def end(self) -> tuple[int | None, str]:
+        """Kill what is left of a dead or late worker; its exit code, and what became of it."""
         late = time.monotonic() >= self.deadline
         if not late:  # its pipe has closed; the exit code follows within moments
             self.process.join(STOP_TIMEOUT_S)
         exit_code = self.process.exitcode
         self.stop()
         if exit_code is None or exit_code == -getattr(signal, "SIGALRM", math.inf):
-            return f"took longer than {self.limit_s:g} s"
-        return describe_exit(exit_code)
+            return exit_code, f"took longer than {self.limit_s:g} s"
+        return exit_code, describe_exit(exit_code)
 
 
 class _Crew:
@@ -220,7 +228,12 @@ class _Crew:
     def _bury(self, worker: _Worker, index: int | None) -> tuple[int, WorkerFault] | None:
         """Replace a dead or late worker; the task it had in flight, if any, is the one to blame."""
         self.workers.remove(worker)
-        reason = worker.end()
+        exit_code, reason = worker.end()
+        if exit_code == NO_GUARD:
+            raise WorkerStartError(
+                "this script begins its work when it is imported, and workers import it: put what it does below a line "
+                'if __name__ == "__main__":'
+            )
         if index is None:
             self.failed_starts += 1
             if self.failed_starts >= MAX_FAILED_STARTS:

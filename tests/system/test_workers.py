@@ -351,3 +351,18 @@ def test_of_any_number_of_tasks_only_a_few_are_taken_ahead():
     results.close()
     assert found == {index: index + 1 for index in found}
     assert len(taken) <= len(found) + 2 * 2
+
+
+@pytest.mark.parametrize("work", ["main.main(['--check-data'])", "list(run_supervised(abs, [-1], **LIMITS))"])
+def test_a_script_without_a_guard_is_told_so_at_once(tmp_path: Path, work: str) -> None:
+    script = tmp_path / "own.py"
+    root = Path(__file__).resolve().parents[2]
+    script.write_text(
+        f"import sys\nsys.path.insert(0, {str(root)!r})\nimport main\nfrom src.system.workers import run_supervised\n"
+        "LIMITS = {'num_workers': 1, 'timeout_s': 60, 'memory_gb': None}\n"
+        f"main.CONFIG['processed_data_dir'] = {str(tmp_path)!r}\n"
+        f"sys.exit({work})\n"
+    )
+    found = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=100)
+    assert found.returncode in (1, 2)
+    assert 'put what it does below a line if __name__ == "__main__":' in found.stderr
