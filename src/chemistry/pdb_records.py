@@ -1,15 +1,13 @@
-"""PDB text -> one record per atom of the models that are read, by Biopython.
+"""PDB text -> one record per atom of the models that are read.
 
 Everything is taken from the fixed columns, in any letter case; short lines, a missing element or occupancy and
 non-ASCII bytes are allowed, atoms after END, TER or CONECT are read. Residue numbers beyond 9999 may be hybrid-36
-(https://cci.lbl.gov/hybrid_36/); names of residues have four letters in simulations. Hydrogens and residues far from
-the points of interest are removed from the text before Biopython sees it. Format:
+(https://cci.lbl.gov/hybrid_36/); names of residues have four letters in simulations. Format:
 https://www.wwpdb.org/documentation/file-format-content/format33/sect9.html
 """
 
 from __future__ import annotations
 
-import io
 import math
 import re
 from bisect import bisect_left
@@ -17,8 +15,6 @@ from collections import defaultdict
 from typing import NamedTuple
 
 import numpy as np
-from Bio.PDB.PDBParser import PDBParser
-from Bio.PDB.StructureBuilder import StructureBuilder
 from scipy.spatial import cKDTree
 
 from src.chemistry.atoms import MAX_COORDINATE, StructureError, clean_name
@@ -43,40 +39,6 @@ class Record(NamedTuple):
     pos: tuple[float, float, float]
 
 
-class _RecordBuilder(StructureBuilder):
-    """Takes what PDBParser reads as flat records; its own tree would settle altlocs by other rules."""
-
-    def __init__(self, table: _PdbTable, rows: np.ndarray) -> None:
-        super().__init__()
-        self.records: list[Record] = []
-        self._elements = table.elements[rows].tolist()
-        self._numbers = table.numbers[rows].tolist()
-        self._residues = table.residues[rows].tolist()
-        self._pos = table.pos[rows].tolist()  # float64; Biopython's own are float32
-
-    def init_model(self, model_id: int, serial_num: int | None = None) -> None:
-        pass
-
-    def init_seg(self, segid: str) -> None:
-        pass
-
-    def init_chain(self, chain_id: str) -> None:
-        self._chain = chain_id.strip()
-
-    def init_residue(self, resname: str, field: str, resseq: int, icode: str) -> None:
-        self._insertion = icode.strip()
-
-    def init_atom(self, name, coord, b_factor, occupancy, altloc, fullname, serial_number, element) -> None:
-        row = self.line_counter - 1
-        occupancy = 1.0 if occupancy is None or not math.isfinite(occupancy) else occupancy
-        self.records.append(
-            Record(
-                self._chain, self._numbers[row], self._insertion, self._residues[row], name.strip(),
-                self._elements[row], altloc.strip(), occupancy, tuple(self._pos[row]),
-            )
-        )  # fmt: skip
-
-
 class _PdbTable(NamedTuple):
     text: np.ndarray  # [lines, 80] uint8, padded with blanks
     pos: np.ndarray  # [lines, 3] float64, Å
@@ -91,15 +53,7 @@ def pdb_records(data: bytes, tree: cKDTree | None, radius: float, notes: list[st
     table = _of_read_models(_pdb_table(lines, numbers), starts, notes)
     rows = np.flatnonzero(_rows_to_parse(table, tree, radius))
     is_whole = len(rows) == (table.elements != 1).sum()
-    if not len(rows):
-        return [], is_whole
-    text = np.full((len(rows), _COLUMNS + 1), ord("\n"), dtype=np.uint8)
-    text[:, :_COLUMNS] = table.text[rows]
-    text[_begins_with_letter(text), 22:26] = ord("0")  # Biopython knows no hybrid-36
-    builder = _RecordBuilder(table, rows)
-    PDBParser(structure_builder=builder, QUIET=True).get_structure("", io.StringIO(text.tobytes().decode("ascii")))
-    assert len(builder.records) == len(rows), "Biopython skipped atom lines"
-    return builder.records, is_whole
+    return _records(table, rows), is_whole
 
 
 def alpha_carbons(data: bytes) -> list[Record]:
@@ -112,15 +66,29 @@ def alpha_carbons(data: bytes) -> list[Record]:
     starts = [ModelStart(bisect_left(rows, start.row), start.is_said) for start in starts]
     table = _pdb_table([lines[row] for row in rows], [numbers[row] for row in rows])
     table = _of_read_models(table, starts, [])
-    columns = (_field(table.text, first, first + 1).astype(str).tolist() for first in (21, 26, 16))
-    chains, insertions, altlocs = ([word.strip() for word in column] for column in columns)
-    return [
-        Record(chain, number, insertion, residue, "CA", element, altloc, 1.0, tuple(pos))
-        for chain, number, insertion, residue, element, altloc, pos in zip(
-            chains, table.numbers.tolist(), insertions, table.residues, table.elements, altlocs, table.pos.tolist(),
-            strict=True,
-        )
-    ]  # fmt: skip
+    return _records(table, np.arange(len(table.text)))
+
+
+def _records(table: _PdbTable, rows: np.ndarray) -> list[Record]:
+    """The atoms of these lines of a table."""
+    text = table.text[rows]
+    spans = (21, 22), (26, 27), (12, 16), (16, 17), (54, 60)
+    fields = ([word.decode("ascii").strip() for word in _field(text, *span).tolist()] for span in spans)
+    chains, insertions, names, altlocs, occupancies = fields
+    numbers, residues, elements, pos = (
+        column[rows].tolist() for column in (table.numbers, table.residues, table.elements, table.pos)
+    )
+    columns = (chains, numbers, insertions, residues, names, elements, altlocs, map(_occupancy, occupancies), pos)
+    return [Record(*values, tuple(xyz)) for *values, xyz in zip(*columns, strict=True)]
+
+
+def _occupancy(text: str) -> float:
+    """1 where the column says no number."""
+    try:
+        occupancy = float(text)
+    except ValueError:
+        return 1.0
+    return occupancy if math.isfinite(occupancy) else 1.0
 
 
 def _rows_to_parse(table: _PdbTable, tree: cKDTree | None, radius: float) -> np.ndarray:
