@@ -27,121 +27,50 @@ _ORGANIC = frozenset((LONE_PAIR, 0, 1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35
 _DUMMIES = frozenset(("DU", "ANY", "HAL", "HET", "HEV", "X", "XX", "ZZ", "R", "R#", "*"))
 _LONE_PAIRS = frozenset(("LP", "EP"))
 
-_TABLES_TEXT = """
-GAFF
-C c c1 c2 c3 c5 c6 ca cp cq cc cd ce cf cg ch cs cu cv cx cy cz
-N n n1 n2 n3 n4 n5 n6 n7 n8 n9 na nb nc nd ne nf nh no ns nt nu nv nx ny nz n+ ni nj nk nl nm nn np nq
-O o oh os ow op oq
-S s s2 s4 s6 sh ss sp sq sx sy
-P p2 p3 p4 p5 pb pc pd pe pf px py
-H ha hc hn ho hs hp h1 h2 h3 h4 h5 hw hx
-F f
-Cl cl
-Br br
-I i
-LP EP LP lp
-AMBER
-C C CA CB CC CD CE CF CG CI CJ CK CM CN CP CQ CR CS CT CU CV CW CX CY CZ CO C* 2C 3C C1 C2 C3 C4 C5 C6 C7 C8 C9
-C Cg Cj Ck Cp cA cB cC cD
-N N NA NB NC ND NL NT NP NQ NX NY NZ N* N2 N3 Ng nA nN
-O O O2 O3 OA OB OC OD OE OH OP OR OS OV OW OX OY OZ Oh Os Ow Oy oC oH oO oP oR oS oT
-S S SH Sm
-P P pA
-H H H0 H1 H2 H3 H4 H5 HA HB HC HO HP HS HW HZ Ha Hc Ho Hp Hw hA hB hE hL hN hO hR hS hX
-F F
-Cl Cl CL IM
-Br Br BR
-I I
-Na IP
-Ca C0
-LP EP LP
-CHARMM
-C C CA CAI CB CC CCN CD CE1 CE2 CK CM CMK CN CN1 CN1T CN2 CN3 CN3A CN3B CN3C CN3D CN3T CN4 CN5 CN5G CN7 CN7B CN8 CN8B
-C CN9 CNA CNA2 CP1 CP2 CP3 CPA CPB CPH1 CPH2 CPM CPT CR CS CST CT CT1 CT2 CT2A CT3 CTL1 CTL2 CTL3 CTL5 CEL1 CEL2 CY
-C CCL CCL1 CF1 CF2 CF3 C3
-N N NB NC NC2 NH1 NH2 NH3 NH3L NN1 NN2 NN2B NN2G NN2U NN3 NN3A NN3G NN4 NN5 NN6 NP NPH NR1 NR2 NR3 NTL NY NS1 NS2
-O O OB OBL OC OCL OH1 OHL OM ON1 ON1C ON2 ON2B ON3 ON4 ON5 ON6 ON6B OS OSL OSLP OST OT O2L OX
-S S SM SS SL
-P P P2 P3 PL
-H H HA HA1 HA2 HA3 HAL1 HAL2 HAL3 HB HB1 HB2 HBL HC HCL HE1 HE2 HEL1 HEL2 HF1 HF2 HL HN1 HN2 HN3 HN3B HN3C HN4 HN5
-H HN6 HN7 HN8 HN9 HOL HP HR1 HR2 HR3 HS HT HEP
-F FN1 FA F1 F2 F3
-Na SOD
-K POT
-Cl CLA
-Ca CAL
-Mg MG
-Fe FE
-Zn ZN
-Cs CES
-LP LP LPH
-OPLS
-C C CA CB CD CG CK CM CN CO CP CQ CR CS CT CU CV CW CX CY CZ CZA CZN C! C* C= C# C+ C$ C(O) C2 C3 C4 C5 C6 C7 C8 C9 CF
-C CH CT_2 CT1 CTF CTD CTE CTS C_2 C_3 C_R CRA C3M C3T CO3 CO4 CTM CYO
-N N NA NB NC ND NE NG NI NM NN NO NP NS NT NX NY NZ N* N$ N= N2 N3 NCX NEO
-O O O$ O2 OA OD OH OL ON OS OSE OY OYE OYN OWT3 OW OHP OAS OHX
-S S S= SA SH SX SXC SY SY2 SZ SK SD
-P P P+
-H H H1 H2 H3 H4 H5 HA HC HE HG HO HP HS HT HW HCT HY HX
-F F FX F-
-Cl CL Cl CLX Cl-
-Br BR Br BRX
-I I IX
-Si SI Si
-B B
-LP LP
-MMFF94
-C CR C=C CSP2 C=O C=N CGD C=OR C=ON CONN COO COON COOO C=OS C=S C=SN CSO2 CS=O CSS C=P CSP =C= CR4R CR3R CE4R CB CO2M
-C CNN+ CNN C% CS2M CGD+ C5A C5B C5 CIM+ C=C= CR4E CR3E
-N NR N=C N=N NC=O NC=S NN=C NN=N NR+ NPYD NPYL NC=C NC=N NC=P NC%C NSP NSO2 NSO3 NPO2 NPO3 NC%N NO2 NO3 N=O NAZT NSO
-N =N= N+=C N+=N NCN+ NGD+ NPD+ NR% NM N5A N5B N2OX N3OX NPOX N5M N5 N5A+ N5B+ N5+ N5AX N5BX N5OX NIM+ =N+= N1
-O OR OC=O OC=C OC=N OC=S ONO2 ON=O OSO3 OSO2 OSO OS=O -OS OPO3 OPO2 OPO -OP -O- O=C O=CN O=CR O=CO O=N O=S O=S= O2CM OM
-O OM2 O+ O=+ OFUR OH2 OXN O2N O2NO O3N O-S O2S O3S O4S OSMS OP O2P O3P O4P O4CL
-S S S=C S=O >S=N SO2 SO2N SO3 SO4 =SO2 SNO STHI S2CM S-P SM SSMO SO2M SSOM =S=O
-P PO4 PO3 PO2 PO PTET P -P=C
-H HC HSI HOR HO HOM HNR H3N HPYL HNOX HNM HN HOCO HOP HN=N HN=C HNCO HNCS HNCC HNCN HNNC HNNN HNSO HNPO HNC% HSP2 HOCC
-H HOCN HOH HNR+ HIM+ HPD+ HNN+ HNC+ HGD+ HN5+ HO+ HO=+ HS HS=N HP HOS
-F F
-Cl CL CLO4
-Br BR
-I I
-Si SI SIR
-Open Babel
-C C C1 C2 C3 C+ C- C1- Car Cac Cx CO2
-N N N1 N1+ N2 N2+ N3 N3+ Nam Nar Ng+ Nox Npl Ntr NC N4
-O O O1 O2 O3 O- Oco2 OB Ow Ox
-S S S1 S2 S3 S3+ Sar Sac Sox So So2 SO SO2 S- Sx
-P P P3 P3+ Pac Pox Px
-H H HC HO HN H- Hx
-F F
-Cl Cl
-Br Br
-I I
-LP LP Lp
-AutoDock
-C C A CG0 CG1 G0 G1
-N N NA NS
-O O OA OS
-S S SA
-P P
-H H HD HS
-F F
-Cl CL Cl
-Br BR Br
-I I
-GROMOS
-C C CH0 CH1 CH2 CH3 CH4 CH2r CH1r CR1 CAro CPos
-N N NT NL NR NZ NE NPri NOpt NTer
-O O OM OA OE OW OEOpt OAlc
-S S SDmso
-P P PDiol
-H H HC HS14
-F F
-Cl CL CL-
-Br BR
-I I
-Si SI
-"""
+_TYPES = {  # an element is the first letter of its type, or stands behind a colon
+    "GAFF": """
+        c c1 c2 c3 c5 c6 ca cp cq cc cd ce cf cg ch cs cu cv cx cy cz n n1 n2 n3 n4 n5 n6 n7 n8 n9 na nb nc nd ne nf nh
+        no ns nt nu nv nx ny nz n+ ni nj nk nl nm nn np nq o oh os ow op oq s s2 s4 s6 sh ss sp sq sx sy p2 p3 p4 p5 pb
+        pc pd pe pf px py ha hc hn ho hs hp h1 h2 h3 h4 h5 hw hx f cl:Cl br:Br i EP:LP LP:LP lp:LP""",
+    "AMBER": """
+        C CA CB CC CD CE CF CG CI CJ CK CM CN CP CQ CR CS CT CU CV CW CX CY CZ CO C* 2C 3C C1 C2 C3 C4 C5 C6 C7 C8 C9 Cg
+        Cj Ck Cp cA cB cC cD N NA NB NC ND NL NT NP NQ NX NY NZ N* N2 N3 Ng nA nN O O2 O3 OA OB OC OD OE OH OP OR OS OV
+        OW OX OY OZ Oh Os Ow Oy oC oH oO oP oR oS oT S SH Sm P pA H H0 H1 H2 H3 H4 H5 HA HB HC HO HP HS HW HZ Ha Hc Ho
+        Hp Hw hA hB hE hL hN hO hR hS hX F Cl:Cl CL:Cl IM:Cl Br:Br BR:Br I IP:Na C0:Ca EP:LP LP:LP""",
+    "CHARMM": """
+        C CA CAI CB CC CCN CD CE1 CE2 CK CM CMK CN CN1 CN1T CN2 CN3 CN3A CN3B CN3C CN3D CN3T CN4 CN5 CN5G CN7 CN7B CN8
+        CN8B CN9 CNA CNA2 CP1 CP2 CP3 CPA CPB CPH1 CPH2 CPM CPT CR CS CST CT CT1 CT2 CT2A CT3 CTL1 CTL2 CTL3 CTL5 CEL1
+        CEL2 CY CCL CCL1 CF1 CF2 CF3 C3 N NB NC NC2 NH1 NH2 NH3 NH3L NN1 NN2 NN2B NN2G NN2U NN3 NN3A NN3G NN4 NN5 NN6 NP
+        NPH NR1 NR2 NR3 NTL NY NS1 NS2 O OB OBL OC OCL OH1 OHL OM ON1 ON1C ON2 ON2B ON3 ON4 ON5 ON6 ON6B OS OSL OSLP OST
+        OT O2L OX S SM SS SL P P2 P3 PL H HA HA1 HA2 HA3 HAL1 HAL2 HAL3 HB HB1 HB2 HBL HC HCL HE1 HE2 HEL1 HEL2 HF1 HF2
+        HL HN1 HN2 HN3 HN3B HN3C HN4 HN5 HN6 HN7 HN8 HN9 HOL HP HR1 HR2 HR3 HS HT HEP FN1 FA F1 F2 F3 SOD:Na POT:K
+        CLA:Cl CAL:Ca MG:Mg FE:Fe ZN:Zn CES:Cs LP:LP LPH:LP""",
+    "OPLS": """
+        C CA CB CD CG CK CM CN CO CP CQ CR CS CT CU CV CW CX CY CZ CZA CZN C! C* C= C# C+ C$ C(O) C2 C3 C4 C5 C6 C7 C8
+        C9 CF CH CT_2 CT1 CTF CTD CTE CTS C_2 C_3 C_R CRA C3M C3T CO3 CO4 CTM CYO N NA NB NC ND NE NG NI NM NN NO NP NS
+        NT NX NY NZ N* N$ N= N2 N3 NCX NEO O O$ O2 OA OD OH OL ON OS OSE OY OYE OYN OWT3 OW OHP OAS OHX S S= SA SH SX
+        SXC SY SY2 SZ SK SD P P+ H H1 H2 H3 H4 H5 HA HC HE HG HO HP HS HT HW HCT HY HX F FX F- CL:Cl Cl:Cl CLX:Cl Cl-:Cl
+        BR:Br Br:Br BRX:Br I IX SI:Si Si:Si B LP:LP""",
+    "MMFF94": """
+        CR C=C CSP2 C=O C=N CGD C=OR C=ON CONN COO COON COOO C=OS C=S C=SN CSO2 CS=O CSS C=P CSP =C= CR4R CR3R CE4R CB
+        CO2M CNN+ CNN C% CS2M CGD+ C5A C5B C5 CIM+ C=C= CR4E CR3E NR N=C N=N NC=O NC=S NN=C NN=N NR+ NPYD NPYL NC=C NC=N
+        NC=P NC%C NSP NSO2 NSO3 NPO2 NPO3 NC%N NO2 NO3 N=O NAZT NSO =N= N+=C N+=N NCN+ NGD+ NPD+ NR% NM N5A N5B N2OX
+        N3OX NPOX N5M N5 N5A+ N5B+ N5+ N5AX N5BX N5OX NIM+ =N+= N1 OR OC=O OC=C OC=N OC=S ONO2 ON=O OSO3 OSO2 OSO OS=O
+        -OS OPO3 OPO2 OPO -OP -O- O=C O=CN O=CR O=CO O=N O=S O=S= O2CM OM OM2 O+ O=+ OFUR OH2 OXN O2N O2NO O3N O-S O2S
+        O3S O4S OSMS OP O2P O3P O4P O4CL S S=C S=O >S=N SO2 SO2N SO3 SO4 =SO2 SNO STHI S2CM S-P SM SSMO SO2M SSOM =S=O
+        PO4 PO3 PO2 PO PTET P -P=C HC HSI HOR HO HOM HNR H3N HPYL HNOX HNM HN HOCO HOP HN=N HN=C HNCO HNCS HNCC HNCN
+        HNNC HNNN HNSO HNPO HNC% HSP2 HOCC HOCN HOH HNR+ HIM+ HPD+ HNN+ HNC+ HGD+ HN5+ HO+ HO=+ HS HS=N HP HOS F CL:Cl
+        CLO4:Cl BR:Br I SI:Si SIR:Si""",
+    "Open Babel": """
+        C C1 C2 C3 C+ C- C1- Car Cac Cx CO2 N N1 N1+ N2 N2+ N3 N3+ Nam Nar Ng+ Nox Npl Ntr NC N4 O O1 O2 O3 O- Oco2 OB
+        Ow Ox S S1 S2 S3 S3+ Sar Sac Sox So So2 SO SO2 S- Sx P P3 P3+ Pac Pox Px H HC HO HN H- Hx F Cl:Cl Br:Br I LP:LP
+        Lp:LP""",
+    "AutoDock": """
+        C A:C CG0 CG1 G0:C G1:C N NA NS O OA OS S SA P H HD HS F CL:Cl Cl:Cl BR:Br Br:Br I""",
+    "GROMOS": """
+        C CH0 CH1 CH2 CH3 CH4 CH2r CH1r CR1 CAro CPos N NT NL NR NZ NE NPri NOpt NTer O OM OA OE OW OEOpt OAlc S SDmso P
+        PDiol H HC HS14 F CL:Cl CL-:Cl BR:Br I SI:Si""",
+}
 _PATTERNS = {
     "CGenFF": re.compile(r"(CL|BR|AL|[CHNOSPFI]|LP)(?:G[A-Z0-9]*|H)", re.ASCII),
     "UFF or Dreiding": re.compile(r"([A-Z][a-z]|[A-Z](?=_))(?:_(?:[0-9R][0-9+]{0,2}|b|_HB|_A)?)?", re.ASCII),
@@ -154,18 +83,13 @@ class AtomTypeError(UserError):
     """The elements of a molecule cannot be told from its atom types; the message names one."""
 
 
-def _tables() -> dict[str, dict[str, int]]:
-    tables: dict[str, dict[str, int]] = {}
-    for line in _TABLES_TEXT.strip().split("\n"):
-        first, *types = line.split(" ") if line.split(" ")[0] in (*SYMBOLS, "LP") else (line,)
-        if not types:
-            table = tables.setdefault(first, {"DU": 0, "Du": 0})
-        else:
-            table |= dict.fromkeys(types, LONE_PAIR if first == "LP" else ATOMIC_NUMBER[first.upper()])
-    return tables
+def _entry(word: str) -> tuple[str, int]:
+    kind, _, symbol = word.partition(":")
+    symbol = symbol or next(filter(str.isalpha, kind))
+    return kind, LONE_PAIR if symbol == "LP" else ATOMIC_NUMBER[symbol.upper()]
 
 
-_TABLES = _tables()
+_TABLES = {program: {"DU": 0, "Du": 0} | dict(map(_entry, text.split())) for program, text in _TYPES.items()}
 
 
 def elements(
