@@ -19,18 +19,7 @@ Flags = NDArray[np.bool_]
 
 # AutoDock Vina (doi 10.1002/jcc.21334): radii in Å, weights in kcal/mol. Its second, wide Gaussian is left
 # out: it is largest near 6.8 Å, where a graph of contacts ends. The other terms end below 6 Å by themselves.
-RADIUS = {
-    "C": 1.9,
-    "N": 1.8,
-    "O": 1.7,
-    "F": 1.5,
-    "P": 2.1,
-    "S": 2.0,
-    "Cl": 1.8,
-    "Br": 2.0,
-    "I": 2.2,
-    "ZN": 1.2,
-}
+RADIUS = {"C": 1.9, "N": 1.8, "O": 1.7, "F": 1.5, "P": 2.1, "S": 2.0, "Cl": 1.8, "Br": 2.0, "I": 2.2, "ZN": 1.2}
 OTHER_RADIUS = 1.9  # Å, of a ligand's or cofactor's atom that Vina does not know
 METAL_RADIUS = RADIUS["ZN"]  # as Vina's radius of each metal
 GAUSS, REPULSION, HYDROPHOBIC, HBOND = -0.0356, 0.840, -0.0351, -0.587

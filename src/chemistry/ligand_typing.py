@@ -25,12 +25,7 @@ from rdkit import Chem
 
 from src.chemistry.aromatic_bonds import has_aromatic_bonds, num_hydrogens, resolve_aromatic_bonds
 from src.chemistry.double_bonds import NoPlaceError
-from src.chemistry.lost_bonds import (
-    LostBondOrdersError,
-    contradictions,
-    refusal,
-    restore_bond_orders,
-)
+from src.chemistry.lost_bonds import LostBondOrdersError, contradictions, refusal, restore_bond_orders
 from src.chemistry.resonance import charge_oxides, settle_charges
 from src.chemistry.shape import HYDROGENS
 from src.graph import FEATURE_COLUMN, MAX_CHARGE, NODE_FEATURES, BondType, Hybridisation, Side

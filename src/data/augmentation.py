@@ -79,8 +79,5 @@ def decoy(graph: ComplexGraph, rng: np.random.Generator, interaction_cutoff: flo
     fade = graph.fade.numpy().copy()
     fade[np.unique(pairs[1])] = 1.0  # what touches the ligand counts fully, as it would in a graph of this pose
     return replace(
-        graph,
-        pos=torch.from_numpy(pos),
-        fade=torch.from_numpy(fade),
-        contacts=torch.from_numpy(pairs.astype(np.int16)),
+        graph, pos=torch.from_numpy(pos), fade=torch.from_numpy(fade), contacts=torch.from_numpy(pairs.astype(np.int16))
     )

@@ -89,11 +89,7 @@ def batch_counts(sizes: np.ndarray, batch_size: int, budget: Budget, *, seed: in
 
 
 def make_loader(
-    examples: Sequence[Example],
-    batches: Sequence[Sequence[int]],
-    *,
-    num_workers: int = 0,
-    pin_memory: bool = False,
+    examples: Sequence[Example], batches: Sequence[Sequence[int]], *, num_workers: int = 0, pin_memory: bool = False
 ) -> DataLoader:
     """A loader of the given batches in the given order.
 

@@ -61,11 +61,7 @@ class GraphCache:
 
 
 def build_cache(
-    complexes: Sequence[ComplexFiles],
-    *,
-    structure: str,
-    graph_settings: GraphSettings,
-    processing: ProcessingSettings,
+    complexes: Sequence[ComplexFiles], *, structure: str, graph_settings: GraphSettings, processing: ProcessingSettings
 ) -> GraphCache:
     """Load the graphs of these complexes, after building those that are missing or whose files have changed.
 
@@ -92,14 +88,7 @@ def other_caches(processed_data_dir: Path, current: Path) -> list[tuple[Path, in
     """Cache folders of other versions or settings: path, size in bytes, and the command that deletes it."""
     manifests = sorted(processed_data_dir.glob("*/manifest.json"))
     folders = [manifest.parent for manifest in manifests if manifest.parent.resolve() != current.resolve()]
-    return [
-        (
-            folder,
-            sum(map(_size, folder.rglob("*"))),
-            f"rm -r {shlex.quote(str(folder))}",
-        )
-        for folder in folders
-    ]
+    return [(folder, sum(map(_size, folder.rglob("*"))), f"rm -r {shlex.quote(str(folder))}") for folder in folders]
 
 
 def protein_file(files: ComplexFiles, structure: str) -> Path | None:

@@ -124,11 +124,7 @@ def metrics_with_intervals(
 
 
 def resampling_weights(
-    num_complexes: int,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-    clusters: Sequence[object] | None = None,
+    num_complexes: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0, clusters: Sequence[object] | None = None
 ) -> np.ndarray:
     """How often each complex is drawn in each resample, [num_resamples, num_complexes].
 

@@ -84,11 +84,7 @@ class Explainer:
         self._attributions = PoseAttributions(models, settings, device, templates)
 
     def add(
-        self,
-        pose: Pose,
-        number: int,
-        interval: tuple[float, float] | None = None,
-        remarks: Sequence[str] = (),
+        self, pose: Pose, number: int, interval: tuple[float, float] | None = None, remarks: Sequence[str] = ()
     ) -> Attribution:
         """Explain a pose that was scored.
 
@@ -177,12 +173,7 @@ def explain(
     )
 
 
-def write_explanation(
-    folder: Path,
-    number: int,
-    attribution: Attribution,
-    score: Score,
-) -> Path:
+def write_explanation(folder: Path, number: int, attribution: Attribution, score: Score) -> Path:
     """Write the files of one pose into a folder of its own in `folder`, and return the path of its page.
 
     Args:

@@ -105,11 +105,7 @@ def drawing(
         mol = _flat(mol, turned_to)
         radii = dict.fromkeys(colours, 0.4)
         drawer.DrawMolecule(
-            mol,
-            highlightAtoms=list(colours),
-            highlightAtomColors=colours,
-            highlightAtomRadii=radii,
-            highlightBonds=[],
+            mol, highlightAtoms=list(colours), highlightAtomColors=colours, highlightAtomRadii=radii, highlightBonds=[]
         )
     drawer.FinishDrawing()
     return drawer.GetDrawingText()
@@ -124,11 +120,7 @@ def layout(attribution: Attribution) -> np.ndarray:
     return mol.GetConformer().GetPositions()[:, :2]
 
 
-def page(
-    attribution: Attribution,
-    score: Score,
-    svg: str | None,
-) -> str:
+def page(attribution: Attribution, score: Score, svg: str | None) -> str:
     """The page of one pose. Every name that comes from a file is escaped."""
     name = escaped(attribution.name)
     means = f", mean of {attribution.num_models} models" if attribution.num_models > 1 else ""

@@ -10,17 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.explanation.page import (
-    colour_scale,
-    document,
-    drawing,
-    escaped,
-    largest_of,
-    layout,
-    picture,
-    signed,
-    table,
-)
+from src.explanation.page import colour_scale, document, drawing, escaped, largest_of, layout, picture, signed, table
 from src.explanation.series import (
     MAX_EXPLAINED,
     SAME_PLACE,
@@ -191,11 +181,7 @@ def _ligand_cell(number: int, one: SeriesLigand, reference: SeriesLigand, larges
             towards = np.where(places[:, None] >= 0, points[places], np.nan)
         svg = picture(drawing(one.attribution, DRAWING_SIZE, largest=largest, num_labels=0, turned_to=towards))
     told = one.prediction
-    notes = [
-        told.trust.reason,
-        one.fault,
-        *(f"warning: {text}" for text in told.warnings),
-    ]
+    notes = [told.trust.reason, one.fault, *(f"warning: {text}" for text in told.warnings)]
     weight = "" if math.isnan(one.weight) else f", {one.weight:.0f} g/mol"
     notes.insert(0, f"{one.num_heavy_atoms} heavy atoms{weight}")
     return f"{number}. {escaped(told.ligand)}{svg}" + "".join(
@@ -227,11 +213,7 @@ def _change_cell(series: Series, one: SeriesLigand, reference: SeriesLigand) -> 
     found: Change | None = series.change(one, reference)
     if found is None:
         return total
-    by_atoms = {
-        "new atoms": found.new_atoms,
-        "lost atoms": found.lost_atoms,
-        "shared atoms": found.same_place,
-    }
+    by_atoms = {"new atoms": found.new_atoms, "lost atoms": found.lost_atoms, "shared atoms": found.same_place}
     by_residues = dict(found.residues) | {"all other residues": found.other_residues}
     return total + "".join(
         "<ul class='parts'>"

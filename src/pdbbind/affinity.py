@@ -39,8 +39,7 @@ _YEAR = re.compile(r"((?:19|20)\d\d)(?:\.0)?", re.ASCII)
 _SAFE_CODE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", re.ASCII)
 _DEVICE_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.ASCII | re.IGNORECASE)  # Windows
 _AFFINITY = re.compile(
-    rf"(p?)(Kd|Ki|IC50)\s*(<=|>=|[=<>~≤≥])\s*({_NUMBER.pattern})\s*([A-Za-z\u00b5\u03bc]*)",
-    re.ASCII | re.IGNORECASE,
+    rf"(p?)(Kd|Ki|IC50)\s*(<=|>=|[=<>~≤≥])\s*({_NUMBER.pattern})\s*([A-Za-z\u00b5\u03bc]*)", re.ASCII | re.IGNORECASE
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
