@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial import cKDTree
 
 from src.chemistry.atoms import StructureError, clean_name
@@ -207,19 +209,11 @@ def _by_letters(parts: list[Part]) -> list[tuple[int, int]]:
 
 def _joined(things: Sequence, pairs: Sequence[tuple[int, int]]) -> list[list]:
     """Things that are connected by pairs of their numbers, together; all in the order they came in."""
-    root = list(range(len(things)))
-
-    def first_of(number: int) -> int:
-        while root[number] != number:
-            root[number] = number = root[root[number]]
-        return number
-
-    for one, other in pairs:
-        first, second = sorted((first_of(one), first_of(other)))
-        root[second] = first
+    ones, others = np.array(pairs, dtype=int).reshape(-1, 2).T
+    links = coo_matrix((np.ones(len(ones)), (ones, others)), shape=(len(things), len(things)))
     found: dict[int, list] = defaultdict(list)
-    for number, thing in enumerate(things):
-        found[first_of(number)].append(thing)
+    for group, thing in zip(connected_components(links, directed=False)[1].tolist(), things, strict=True):
+        found[group].append(thing)
     return list(found.values())
 
 

@@ -17,8 +17,8 @@ Bonds inside acid, nitro and amidine groups are OTHER, since a file draws the do
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Enum
+from itertools import chain
 
 import numpy as np
 from rdkit import Chem
@@ -47,18 +47,10 @@ class Sanitisation(Enum):
 
 _SP = Chem.HybridizationType
 _HYBRIDISATION = {
-    _SP.UNSPECIFIED: Hybridisation.UNKNOWN,
-    _SP.S: Hybridisation.UNKNOWN,
-    _SP.SP: Hybridisation.SP,
-    _SP.SP2: Hybridisation.SP2,
-    _SP.SP3: Hybridisation.SP3,
+    **{_SP.SP: Hybridisation.SP, _SP.SP2: Hybridisation.SP2, _SP.SP3: Hybridisation.SP3},
+    **dict.fromkeys((_SP.UNSPECIFIED, _SP.S), Hybridisation.UNKNOWN),
 }
-_BOND_TYPE = {
-    Chem.BondType.SINGLE: BondType.SINGLE,
-    Chem.BondType.DOUBLE: BondType.DOUBLE,
-    Chem.BondType.TRIPLE: BondType.TRIPLE,
-    Chem.BondType.AROMATIC: BondType.AROMATIC,
-}
+_BOND_TYPE = {getattr(Chem.BondType, name): BondType[name] for name in ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")}
 _PARTIAL_STEPS = (
     Chem.SanitizeFlags.SANITIZE_CLEANUP
     | Chem.SanitizeFlags.SANITIZE_SYMMRINGS
@@ -67,15 +59,10 @@ _PARTIAL_STEPS = (
     | Chem.SanitizeFlags.SANITIZE_SETHYBRIDIZATION
 )
 
-_ACID = tuple(
-    map(
-        Chem.MolFromSmarts,
-        (
-            "[OD1]~[#6;D2,D3;!$([#6](=O)=O)]~[OD1]",
-            "[O,S;D1]~[P,As]~[O,S;D1]",
-            "[OD1]~[#16;D3,D4;!$([#16](~[OD1])(~[OD1])([!$([OD1])])[!$([OD1])])]~[OD1]",
-        ),
-    )
+_ACID = (
+    Chem.MolFromSmarts("[OD1]~[#6;D2,D3;!$([#6](=O)=O)]~[OD1]"),
+    Chem.MolFromSmarts("[O,S;D1]~[P,As]~[O,S;D1]"),
+    Chem.MolFromSmarts("[OD1]~[#16;D3,D4;!$([#16](~[OD1])(~[OD1])([!$([OD1])])[!$([OD1])])]~[OD1]"),
 )
 _NITRO = Chem.MolFromSmarts("[OD1]~[#7;D3]~[OD1]")
 _AMINE = Chem.MolFromSmarts("[N;D1,D2,D3;+0;!$(N~[!#6]);!$(N~[#6;!^3])]")
@@ -296,15 +283,11 @@ def _keep_largest_fragment(mol: Chem.RWMol) -> list[str]:
     if len(fragments) < 2:
         return []
     mol.BeginBatchEdit()
-    for number in _flat(fragments[1:]):
+    for number in chain(*fragments[1:]):
         mol.RemoveAtom(number)
     mol.CommitBatchEdit()
     sizes = ", ".join(str(len(fragment)) for fragment in fragments[1:6])
     return [f"{len(fragments)} fragments, largest of {len(fragments[0])} atoms used, dropped: {sizes} atoms"]
-
-
-def _flat(fragments: list[tuple[int, ...]]) -> Iterator[int]:
-    return (number for fragment in fragments for number in fragment)
 
 
 def _neutralise(mol: Chem.RWMol) -> None:

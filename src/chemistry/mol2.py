@@ -17,13 +17,9 @@ from src.chemistry.atom_types import LONE_PAIR, AtomTypeError, elements
 from src.system.errors import UserError
 
 _ORDERS = {
-    "1": Chem.BondType.SINGLE,
-    "2": Chem.BondType.DOUBLE,
-    "3": Chem.BondType.TRIPLE,
-    "am": Chem.BondType.SINGLE,
-    "ar": Chem.BondType.AROMATIC,
-    "4": Chem.BondType.AROMATIC,
-    "du": Chem.BondType.SINGLE,
+    **dict.fromkeys(("1", "am", "du"), Chem.BondType.SINGLE),
+    **dict.fromkeys(("ar", "4"), Chem.BondType.AROMATIC),
+    **{"2": Chem.BondType.DOUBLE, "3": Chem.BondType.TRIPLE},
 }
 _NOT_CONNECTED = "nc"
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 
+from rdkit import Chem
+
 from src.chemistry.residue_names import (
     END_RESIDUES,
     MAYBE_POLYMERS,
@@ -22,13 +24,7 @@ from src.chemistry.residue_names import (
 )
 from src.graph import MAX_CHARGE, RESIDUE_TYPES, BondType, Hybridisation, Side
 
-_PERIODIC_TABLE = (
-    "* H He Li Be B C N O F Ne Na Mg Al Si P S Cl Ar K Ca Sc Ti V Cr Mn Fe Co Ni Cu Zn Ga Ge As Se Br "
-    "Kr Rb Sr Y Zr Nb Mo Tc Ru Rh Pd Ag Cd In Sn Sb Te I Xe Cs Ba La Ce Pr Nd Pm Sm Eu Gd Tb Dy Ho Er "
-    "Tm Yb Lu Hf Ta W Re Os Ir Pt Au Hg Tl Pb Bi Po At Rn Fr Ra Ac Th Pa U Np Pu Am Cm Bk Cf Es Fm Md "
-    "No Lr Rf Db Sg Bh Hs Mt Ds Rg Cn Nh Fl Mc Lv Ts Og"
-)
-SYMBOLS = _PERIODIC_TABLE.split()  # place = atomic number
+SYMBOLS = [Chem.GetPeriodicTable().GetElementSymbol(number) for number in range(119)]  # '*' is 0
 ATOMIC_NUMBER = {symbol.upper(): number for number, symbol in enumerate(SYMBOLS) if number} | {"D": 1, "T": 1}
 
 # Atoms are NAME:facts with 2 or 3 for sp2 or sp3, a aromatic, r in a ring that is not, d donor, c acceptor,
@@ -211,9 +207,9 @@ def atomic_number(atom: str, residue: str, element: str) -> int:
     element column in any letter case, then the atom name.
 
     Args:
-        atom: the name, four columns wide when it comes from a PDB file: a name that starts in the first
-        column may begin with a two-letter element ('CL1 '), one that starts in the second does not (' CL
-        '). element: the element column; empty or '?' when the file has none.
+        atom: the name, four columns wide when it comes from a PDB file: one that starts in the first column may begin
+            with a two-letter element ('CL1 '), one that starts in the second does not (' CL ').
+        element: the element column; empty or '?' when the file has none.
     """
     name, residue = atom.strip().upper(), residue.strip().upper()
     # RU is ruthenium too.
