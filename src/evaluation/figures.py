@@ -88,22 +88,18 @@ def learning_curves(history: Sequence[Mapping[str, float]]) -> str:
     return _svg(draw, columns=2, size=(8.6, 3.1), description="learning curves")
 
 
-def parity(predicted: np.ndarray, measured: np.ndarray, spread: np.ndarray | None = None) -> str:
-    """Predicted against measured pK: the diagonal, one pK either side, and the regression line with its 95% band."""
+def parity(predicted: np.ndarray, measured: np.ndarray) -> str:
+    """Predicted against measured pK: the diagonal, one pK either side, and the regression line."""
 
     def draw(axes: Axes) -> None:
         both = np.concatenate([predicted, measured])
         ends = np.array([both.min() - 0.5, both.max() + 0.5])
         axes.fill_between(ends, ends - 1, ends + 1, color=MUTED, alpha=0.12, linewidth=0, label="within 1 pK")
         axes.plot(ends, ends, color=MUTED, linewidth=1, label="perfect")
-        if spread is not None:
-            axes.errorbar(measured, predicted, yerr=spread, fmt="none", ecolor=ACCENT, alpha=0.35, elinewidth=0.8)
         _points(axes, measured, predicted)
-        band = _regression_band(measured, predicted, ends)
-        if band is not None:
-            grid, line, low, high = band
-            axes.fill_between(grid, low, high, color=SECOND, alpha=0.25, linewidth=0)
-            axes.plot(grid, line, color=SECOND, label="regression, 95% band")
+        if len(measured) > 4 and np.ptp(measured) > 0:
+            line = np.polynomial.Polynomial.fit(measured, predicted, 1)
+            axes.plot(*line.linspace(2), color=SECOND, label="regression")
         axes.set(xlabel="measured pK", ylabel="predicted pK", xlim=ends, ylim=ends)
         axes.set_aspect("equal")
         axes.legend(loc="upper left")
@@ -170,27 +166,22 @@ def molecule_drawing(smiles: str, size: tuple[int, int] = (220, 150)) -> str | N
     options.setAtomPalette({-1: (1 / 255,) * 3, 7: (4 / 255,) * 3, 8: (5 / 255,) * 3})
     rdMolDraw2D.PrepareAndDrawMolecule(drawer, mol)
     drawer.FinishDrawing()
-    return _for_page(drawer.GetDrawingText(), "drawing of the ligand")
+    return for_page(drawer.GetDrawingText(), "drawing of the ligand")
+
+
+def for_page(svg: str, description: str) -> str:
+    """The SVG element alone, its colours as variables of the page, with a name for those who cannot see it."""
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?=([\'"])[^\'"]*\2|\sxml:space=([\'"])[^\'"]*\3', "", svg)  # HTML needs no namespaces
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub("#0([1-6])0(?:\\1)0(?:\\1)", lambda match: f"var(--{PAGE_COLOURS[match[0]]})", svg)
+    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
 
 
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     many = len(x) > MAX_VECTOR_POINTS
     axes.scatter(x, y, s=16, alpha=0.6, linewidths=0, color=BITMAP_COLOUR if many else ACCENT, rasterized=many)
-
-
-def _regression_band(x: np.ndarray, y: np.ndarray, ends: np.ndarray, num_resamples: int = 400) -> tuple | None:
-    """A grid of x, the fitted line there, and the 2.5 and 97.5 percentiles of the lines of resampled points."""
-    if len(x) < 5 or np.ptp(x) == 0:
-        return None
-    grid = np.linspace(max(ends[0], x.min()), min(ends[1], x.max()), 40)
-    draws = np.random.default_rng(0).integers(len(x), size=(num_resamples, len(x)))
-    draws = draws[np.ptp(x[draws], axis=1) > 0]
-    drawn_x, drawn_y = x[draws], y[draws]
-    mean_x, mean_y = drawn_x.mean(1, keepdims=True), drawn_y.mean(1, keepdims=True)
-    slope = ((drawn_x - mean_x) * (drawn_y - mean_y)).sum(1) / ((drawn_x - mean_x) ** 2).sum(1)
-    lines = mean_y + slope[:, None] * (grid - mean_x)
-    low, high = np.percentile(lines, [2.5, 97.5], axis=0)
-    return grid, np.polynomial.Polynomial.fit(x, y, 1)(grid), low, high
 
 
 def _binned(
@@ -222,14 +213,4 @@ def _svg(
         draw(*axes)
         text = io.StringIO()
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _for_page(text.getvalue(), description)
-
-
-def _for_page(svg: str, description: str) -> str:
-    """The SVG element alone, its colours as variables of the page, with a name for those who cannot see it."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\sxmlns(:\w+)?=([\'"])[^\'"]*\2|\sxml:space=([\'"])[^\'"]*\3', "", svg)  # HTML needs no namespaces
-    svg = svg.replace("xlink:href", "href")
-    svg = re.sub("#0([1-6])0(?:\\1)0(?:\\1)", lambda match: f"var(--{PAGE_COLOURS[match[0]]})", svg)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
+    return for_page(text.getvalue(), description)

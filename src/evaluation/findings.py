@@ -223,17 +223,13 @@ def require_common(codes: Sequence[str], source: str, other: Mapping[str, float]
 
 def coverage_text(coverage: Coverage) -> str:
     """What the report and the model card say of the interval."""
-    return (
+    text = (
         f"The interval of ±{coverage.half_width:.2f} pK on average that comes with a prediction should hold "
         f"{coverage.level:.0%} of the measured values; it holds {coverage.share:.0%} of these {coverage.count:,} (95% "
         f"interval {coverage.low:.0%} to {coverage.high:.0%})."
-        + (
-            ""
-            if math.isnan(coverage.by_width)
-            else f" RMSE of the third with the narrowest intervals {coverage.thirds[0]:.2f}, with the widest "
-            f"{coverage.thirds[1]:.2f}."
-        )
     )
+    thirds = "RMSE of the third with the narrowest intervals {:.2f}, with the widest {:.2f}.".format(*coverage.thirds)
+    return text if math.isnan(coverage.by_width) else f"{text} {thirds}"
 
 
 def split_json(split: Split) -> dict[str, object]:
@@ -247,23 +243,26 @@ def split_json(split: Split) -> dict[str, object]:
 
 def predictions_table(findings: Findings) -> tuple[list[str], list[list[object]]]:
     """Header and rows of test_predictions.csv; pK to four decimals."""
+
+    def four_decimals(values: np.ndarray) -> list[float]:
+        return [round(float(value), 4) for value in values]
+
     judged = findings.judged
     columns: dict[str, Sequence[object]] = {
         "code": judged.codes,
-        "measured_pK": [round(float(value), 4) for value in judged.measured],
-        "predicted_pK": [round(float(value), 4) for value in judged.predicted],
+        "measured_pK": four_decimals(judged.measured),
+        "predicted_pK": four_decimals(judged.predicted),
         "kind": judged.kinds,
         "heavy_atoms": [int(count) for count in judged.heavy_atoms],
     }
     columns |= {name: tell for name, tell in (("target", judged.targets), ("source", judged.sources)) if tell}
     for name, predicted in judged.parts.items():
-        columns[f"predicted_pK_{name.replace(' ', '_')}"] = [round(float(value), 4) for value in predicted]
+        columns[f"predicted_pK_{name.replace(' ', '_')}"] = four_decimals(predicted)
     if judged.half_widths is not None:
-        for name, sign in (("pK_low", -1), ("pK_high", 1)):
-            ends = judged.predicted + sign * judged.half_widths
-            columns[name] = [round(float(value), 4) for value in ends]
+        columns["pK_low"] = four_decimals(judged.predicted - judged.half_widths)
+        columns["pK_high"] = four_decimals(judged.predicted + judged.half_widths)
     if judged.spread is not None:
-        columns["spread_pK"] = [round(float(value), 4) for value in judged.spread]
+        columns["spread_pK"] = four_decimals(judged.spread)
     return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]
 
 

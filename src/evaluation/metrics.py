@@ -15,9 +15,11 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy import stats
 
-NUM_RESAMPLES = 1000
+NUM_RESAMPLES, NUM_PAIRED_RESAMPLES = 1000, 2000
 MAX_PAIRED = 3000  # complexes; beyond, the intervals of pair counts (quadratic in complexes) use fewer resamples
 LEAST_GROUP = 10  # complexes; a correlation of fewer says nothing
+
+Clusters = Sequence[object] | None  # of each complex, drawn whole; None: complexes are drawn one by one
 
 
 @dataclass(frozen=True)
@@ -110,21 +112,16 @@ def metrics(predicted: np.ndarray, measured: np.ndarray) -> dict[str, float]:
 
 
 def metrics_with_intervals(
-    predicted: np.ndarray,
-    measured: np.ndarray,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-    clusters: Sequence[object] | None = None,
+    predicted: np.ndarray, measured: np.ndarray, *, num_resamples: int = NUM_RESAMPLES, clusters: Clusters = None
 ) -> dict[str, Interval]:
     """Every metric with its 95% interval from resampling complexes, or whole clusters, with replacement."""
-    weights = resampling_weights(len(measured), num_resamples=num_resamples, seed=seed, clusters=clusters)
+    weights = resampling_weights(len(measured), num_resamples=num_resamples, clusters=clusters)
     resampled = _resampled_metrics(weights, _float64(predicted), _float64(measured))
     return {name: interval(value, resampled[name]) for name, value in metrics(predicted, measured).items()}
 
 
 def resampling_weights(
-    num_complexes: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0, clusters: Sequence[object] | None = None
+    num_complexes: int, *, num_resamples: int = NUM_RESAMPLES, seed: int = 0, clusters: Clusters = None
 ) -> np.ndarray:
     """How often each complex is drawn in each resample, [num_resamples, num_complexes].
 
@@ -149,21 +146,16 @@ def interval(value: float, resampled: np.ndarray) -> Interval:
 
 
 def metrics_by_group(
-    predicted: np.ndarray,
-    measured: np.ndarray,
-    groups: Sequence[str],
-    *,
-    least: int = LEAST_GROUP,
-    clusters: Sequence[object] | None = None,
+    predicted: np.ndarray, measured: np.ndarray, groups: Sequence[str], *, clusters: Clusters = None
 ) -> list[Group]:
-    """Metrics of each group, the largest first; groups of fewer than `least` are put together at the end."""
+    """Metrics of each group, the largest first; groups of fewer than LEAST_GROUP are put together at the end."""
     counts = Counter(groups)
-    small = {name for name, count in counts.items() if count < least}
+    small = {name for name, count in counts.items() if count < LEAST_GROUP}
     labels = np.array(["" if name in small else name for name in groups], dtype=object)
     rows = []
     for name in sorted(set(labels), key=lambda name: (name == "", -counts[name], name)):
         chosen = labels == name
-        title = name or f"{len(small)} groups of fewer than {least}"
+        title = name or f"{len(small)} groups of fewer than {LEAST_GROUP}"
         units = None if clusters is None else [clusters[place] for place in np.flatnonzero(chosen)]
         values = metrics_with_intervals(predicted[chosen], measured[chosen], clusters=units)
         rows.append(Group(title, int(chosen.sum()), values))
@@ -171,13 +163,7 @@ def metrics_by_group(
 
 
 def partial_pearson(
-    predicted: np.ndarray,
-    measured: np.ndarray,
-    given: np.ndarray,
-    *,
-    num_resamples: int = NUM_RESAMPLES,
-    seed: int = 0,
-    clusters: Sequence[object] | None = None,
+    predicted: np.ndarray, measured: np.ndarray, given: np.ndarray, *, clusters: Clusters = None
 ) -> Interval:
     """Pearson's R of prediction and label after a straight line in `given` (ligand size) is taken out of both."""
     x, y, z = _float64(predicted), _float64(measured), _float64(given)
@@ -190,24 +176,18 @@ def partial_pearson(
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(left > 1e-10, (xy - xz * yz) / np.sqrt(left), math.nan)  # a function of size has no rest
 
-    weights = resampling_weights(len(y), num_resamples=num_resamples, seed=seed, clusters=clusters)
+    weights = resampling_weights(len(y), clusters=clusters)
     return interval(float(partial(np.ones((1, len(y))))[0]), partial(weights))
 
 
 def compare(
-    predicted: np.ndarray,
-    other: np.ndarray,
-    measured: np.ndarray,
-    *,
-    num_resamples: int = 2000,
-    seed: int = 0,
-    clusters: Sequence[object] | None = None,
+    predicted: np.ndarray, other: np.ndarray, measured: np.ndarray, *, clusters: Clusters = None
 ) -> dict[str, Difference]:
     """Paired bootstrap: for each metric our value minus the other's, both on the same resampled complexes.
 
     p is twice the smaller share of resamples on either side of 0 (Efron and Tibshirani 1993, chapter 16).
     """
-    weights = resampling_weights(len(measured), num_resamples=num_resamples, seed=seed, clusters=clusters)
+    weights = resampling_weights(len(measured), num_resamples=NUM_PAIRED_RESAMPLES, clusters=clusters)
     ours, theirs = (_resampled_metrics(weights, _float64(one), _float64(measured)) for one in (predicted, other))
     values, others = metrics(predicted, measured), metrics(other, measured)
     table = {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import logging
 import math
 from collections import Counter
@@ -13,7 +12,7 @@ import numpy as np
 from src.evaluation import figures
 from src.evaluation.findings import OURS, RANDOM_LEAKS, Comparison, Findings, coverage_text
 from src.evaluation.metrics import Group, Interval
-from src.evaluation.report_style import CSS
+from src.evaluation.web_page import details, document, escaped, section, table, tiles, warnings
 
 log = logging.getLogger(__name__)
 
@@ -35,24 +34,19 @@ def report_page(findings: Findings) -> str:
     drawn = _draw(findings)
     sections = [
         _summary(findings),
-        _section("Beside simple baselines", drawn.get("intervals", ""), *_predictors(findings)),
-        _section("What the split says", _split(findings)),
-        _section("Predicted against measured", drawn.get("parity", "")),
-        _section("Errors by ligand size and kind of affinity", drawn.get("residuals", ""), _groups(findings)),
-        _section("Against other predictions", _comparison(findings.comparison)) if findings.comparison else "",
-        _section("CASF powers", *_powers(findings.powers)) if findings.powers else "",
-        _section("Training", drawn.get("learning", "") or "<p>No history of the training lies beside the results.</p>"),
-        _section("The largest errors", _worst(findings)),
-        _section("Complexes that are not used", _skipped(findings)),
-        _section("How to get this page again", _provenance(findings)),
+        section("Beside simple baselines", drawn.get("intervals", ""), *_predictors(findings)),
+        section("What the split says", _split(findings)),
+        section("Predicted against measured", drawn.get("parity", "")),
+        section("Errors by ligand size and kind of affinity", drawn.get("residuals", ""), _groups(findings)),
+        section("Against other predictions", _comparison(findings.comparison)) if findings.comparison else "",
+        section("CASF powers", *_powers(findings.powers)) if findings.powers else "",
+        section("Training", drawn.get("learning", "") or "<p>No history of the training lies beside the results.</p>"),
+        section("The largest errors", _worst(findings)),
+        section("Complexes that are not used", _skipped(findings)),
+        section("How to get this page again", _provenance(findings)),
     ]
-    missing = "" if figures.can_draw() else f'<p class="warning">{_text(NO_FIGURES)}</p>'
-    title = f"Evaluation: {findings.part.name} set"
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{_text(title)}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{CSS}</style>\n</head>\n<body>\n<main>\n{missing}{''.join(sections)}</main>\n</body>\n</html>\n"
-    )
+    missing = warnings([] if figures.can_draw() else [NO_FIGURES])
+    return document(f"Evaluation: {escaped(findings.part.name)} set", missing + "".join(sections))
 
 
 def _draw(findings: Findings) -> dict[str, str]:
@@ -62,7 +56,7 @@ def _draw(findings: Findings) -> dict[str, str]:
     judged = findings.judged
     drawn = {"intervals": figures.intervals(findings.table)}
     if judged.codes:
-        drawn["parity"] = figures.parity(judged.predicted, judged.measured, judged.spread)
+        drawn["parity"] = figures.parity(judged.predicted, judged.measured)
         drawn["residuals"] = figures.residuals(judged.predicted, judged.measured, judged.heavy_atoms, judged.kinds)
     if findings.run.history:
         drawn["learning"] = figures.learning_curves(findings.run.history)
@@ -71,8 +65,8 @@ def _draw(findings: Findings) -> dict[str, str]:
 
 def _summary(findings: Findings) -> str:
     ours, run, count = findings.ours, findings.run, len(findings.judged.codes)
-    tiles = "".join(_tile(METRIC_TITLES[name], value) for name, value in ours.items())
-    tiles += _tile("R given size", findings.given_size)
+    cells = [_tile(METRIC_TITLES[name], value) for name, value in ours.items()]
+    cells.append(_tile("R given size", findings.given_size))
     lines = []
     against = findings.against_baseline
     if against is not None:
@@ -80,26 +74,25 @@ def _summary(findings: Findings) -> str:
         word = "lower" if change.value < 0 else "higher"
         surely = change.high < 0 or change.low > 0
         lines.append(
-            f"<p>RMSE is {abs(change.value):.2f} pK {word} than that of the best baseline, {_text(against.source)} "
+            f"<p>RMSE is {abs(change.value):.2f} pK {word} than that of the best baseline, {escaped(against.source)} "
             f"(difference {_interval(change)}, p = {_p(change.p)})"
             f"{'' if surely else '; <strong>this difference may be chance</strong>'}.</p>"
         )
     if findings.coverage:
-        lines.append(f"<p>{_text(coverage_text(findings.coverage))}</p>")
+        lines.append(f"<p>{escaped(coverage_text(findings.coverage))}</p>")
+    part, remarks = findings.part, []
     if run.synthetic:
-        lines.append("<p class='warning'>Synthetic complexes: these numbers say nothing about real binding.</p>")
-    part = findings.part
+        remarks.append("Synthetic complexes: these numbers say nothing about real binding.")
     if part.split.method == "random":
-        lines.append(f"<p class='warning'>Random split: {RANDOM_LEAKS}.</p>")
+        remarks.append(f"Random split: {RANDOM_LEAKS}.")
     if part.left_out:
-        codes = ", ".join(part.left_out)
-        lines.append(f"<p class='warning'>{len(part.left_out)} do not fit into memory: {_text(codes)}</p>")
+        remarks.append(f"{len(part.left_out)} do not fit into memory: {', '.join(part.left_out)}")
     weights = f", {run.num_weights:,} weights" if run.num_weights else ""
     weights += f", joined with {run.joined_with}" if run.joined_with else ""
     return (
         f"<header><h1>How good the predictions are</h1><p class='lead'>{count:,} complexes of the {part.name} set, "
-        f"{_text(part.split.method)} split; {_text(run.checkpoint)}{weights}.</p></header>"
-        f"<div class='tiles'>{tiles}</div>{''.join(lines)}"
+        f"{escaped(part.split.method)} split; {escaped(run.checkpoint)}{weights}.</p></header>"
+        f"{tiles(cells)}{''.join(lines)}{warnings(remarks)}"
         "<p class='note'>pK is −log10 of Kd, Ki or IC50 in mol/L; one unit is a factor of ten.</p>"
     )
 
@@ -107,13 +100,13 @@ def _summary(findings: Findings) -> str:
 def _predictors(findings: Findings) -> tuple[str, str]:
     rows = findings.table
     header = ["", *METRIC_TITLES.values()]
-    cells = [[_text(name), *(_interval(row[metric]) for metric in METRIC_TITLES)] for name, row in rows.items()]
+    cells = [[escaped(name), *(_interval(row[metric]) for metric in METRIC_TITLES)] for name, row in rows.items()]
     note = (
         f"<p class='note'>Brackets hold 95% intervals from 1,000 resamples of {findings.judged.resampled}. None of the "
         "baselines knows what touches what; a model that is no better than they are has learned no binding. Rows of "
         "parts of the model are no baselines.</p>"
     )
-    return _table(header, cells, marked=list(rows).index(OURS) if OURS in rows else None), note
+    return table(header, cells, marked=list(rows).index(OURS) if OURS in rows else None), note
 
 
 def _groups(findings: Findings) -> str:
@@ -130,17 +123,17 @@ def _groups(findings: Findings) -> str:
 
 def _group_table(title: str, groups: Sequence[Group]) -> str:
     header = [title, "complexes", *METRIC_TITLES.values()]
-    rows = [[_text(g.name), f"{g.count:,}", *(_interval(g.metrics[name]) for name in METRIC_TITLES)] for g in groups]
-    return _table(header, rows)
+    rows = [[escaped(g.name), f"{g.count:,}", *(_interval(g.metrics[name]) for name in METRIC_TITLES)] for g in groups]
+    return table(header, rows)
 
 
 def _split(findings: Findings) -> str:
     split = findings.part.split
-    sizes = [[_text(part), f"{len(codes):,}"] for part, codes in split.codes.items()]
-    text = _table([f"{_text(split.method)} split", "complexes"], sizes)
+    sizes = [[escaped(part), f"{len(codes):,}"] for part, codes in split.codes.items()]
+    text = table([f"{escaped(split.method)} split", "complexes"], sizes)
     if split.leakage:
-        rows = [[_text(r.label), f"{r.count:,} of {r.total:,}", _share(r.count, r.total)] for r in split.leakage]
-        text += _table([f"Complexes of the {findings.part.name} set that", "count", "share"], rows)
+        rows = [[escaped(r.label), f"{r.count:,} of {r.total:,}", _share(r.count, r.total)] for r in split.leakage]
+        text += table([f"Complexes of the {findings.part.name} set that", "count", "share"], rows)
         text += "<p class='note'>The higher these shares, the more of the score can be memory.</p>"
     return text
 
@@ -149,15 +142,15 @@ def _comparison(comparison: Comparison) -> str:
     rows = [[METRIC_TITLES[name], _interval(d), _p(d.p)] for name, d in comparison.metrics.items()]
     left_out = f"; {comparison.num_left_out:,} are not in that table" if comparison.num_left_out else ""
     return (
-        f"<p>This model minus {_text(comparison.source)}, on {comparison.count:,} complexes{left_out}.</p>"
-        + _table(["", "difference", "p"], rows)
+        f"<p>This model minus {escaped(comparison.source)}, on {comparison.count:,} complexes{left_out}.</p>"
+        + table(["", "difference", "p"], rows)
         + "<p class='note'>Paired bootstrap: both are judged on the same resampled complexes.</p>"
     )
 
 
 def _powers(powers: Mapping[str, Mapping[str, Interval]]) -> Iterable[str]:
     for title, row in powers.items():
-        yield _table([_text(title), "value"], [[_text(name), _interval(value)] for name, value in row.items()])
+        yield table([escaped(title), "value"], [[escaped(name), _interval(value)] for name, value in row.items()])
 
 
 def _worst(findings: Findings) -> str:
@@ -166,10 +159,10 @@ def _worst(findings: Findings) -> str:
     cards = []
     for place in np.argsort(-np.abs(error), kind="stable")[:NUM_WORST]:
         drawing = figures.molecule_drawing(judged.smiles[place]) or "<p class='note'>no drawing</p>"
-        target = f", protein {_text(judged.targets[place])}" if judged.targets else ""
+        target = f", protein {escaped(judged.targets[place])}" if judged.targets else ""
         cards.append(
-            f"<div class='card'>{drawing}<h3>{_text(judged.codes[place])}</h3>"
-            f"<p>measured {judged.measured[place]:.2f} ({_text(judged.kinds[place])}), "
+            f"<div class='card'>{drawing}<h3>{escaped(judged.codes[place])}</h3>"
+            f"<p>measured {judged.measured[place]:.2f} ({escaped(judged.kinds[place])}), "
             f"predicted {judged.predicted[place]:.2f}<br><strong>{error[place]:+.2f} pK</strong>, "
             f"{int(judged.heavy_atoms[place])} heavy atoms{target}</p></div>"
         )
@@ -181,30 +174,25 @@ def _skipped(findings: Findings) -> str:
     if not rows:
         return "<p>Every complex of the index is used.</p>"
     reasons = Counter((row.stage, row.reason) for row in rows).most_common(15)
-    table = _table(["stage", "reason", "complexes"], [[_text(s), _text(r), f"{n:,}"] for (s, r), n in reasons])
-    listed = [[_text(row.code), _text(row.stage), _text(row.reason)] for row in rows[:MAX_SKIPPED_ROWS]]
+    counts = table(["stage", "reason", "complexes"], [[escaped(s), escaped(r), f"{n:,}"] for (s, r), n in reasons])
+    listed = [[escaped(row.code), escaped(row.stage), escaped(row.reason)] for row in rows[:MAX_SKIPPED_ROWS]]
     more = f" (the first {MAX_SKIPPED_ROWS}; skipped.csv has all)" if len(rows) > MAX_SKIPPED_ROWS else ""
-    return table + _details(f"All {len(rows):,} with their reasons{more}", _table(["code", "stage", "reason"], listed))
+    return counts + details(f"All {len(rows):,} with their reasons{more}", table(["code", "stage", "reason"], listed))
 
 
 def _provenance(findings: Findings) -> str:
     run = findings.run
-    settings = [[f"<code>{_text(key)}</code>", _text(repr(value))] for key, value in run.settings.items()]
-    versions = [[_text(name), _text(version)] for name, version in run.versions.items()]
+    settings = [[f"<code>{escaped(key)}</code>", escaped(repr(value))] for key, value in run.settings.items()]
+    versions = [[escaped(name), escaped(version)] for name, version in run.versions.items()]
     return (
-        f"<p><code>{_text(run.command)}</code></p>"
-        + _details("Settings of the run", _table(["key", "value"], settings))
-        + _details("Versions", _table(["", "version"], versions))
+        f"<p><code>{escaped(run.command)}</code></p>"
+        + details("Settings of the run", table(["key", "value"], settings))
+        + details("Versions", table(["", "version"], versions))
     )
 
 
-def _section(title: str, *parts: str) -> str:
-    return f"<section><h2>{_text(title)}</h2>{''.join(parts)}</section>\n" if any(parts) else ""
-
-
-def _tile(title: str, value: Interval) -> str:
-    number, rest = ("n/a", "") if math.isnan(value.value) else (_number(value.value), _bounds(value))
-    return f"<div class='tile'><span>{_text(title)}</span><b>{number}</b><small>{rest}</small></div>"
+def _tile(title: str, value: Interval) -> tuple[str, str, str]:
+    return (title, "n/a", "") if math.isnan(value.value) else (title, _number(value.value), _bounds(value))
 
 
 def _interval(value: Interval) -> str:
@@ -228,23 +216,3 @@ def _share(count: int, total: int) -> str:
         return "n/a"
     percent = f"{100 * count / total:.1f}"
     return f"<span class='bar'><i style='width:{percent}%'></i></span> {percent}%"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]], marked: int | None = None) -> str:
-    """A table of cells that are HTML already; the first column is its row's name."""
-    head = "".join(f"<th scope='col'>{title}</th>" for title in header)
-    body = "".join(
-        f"<tr{' class=marked' if number == marked else ''}><th scope='row'>{row[0]}</th>"
-        + "".join(f"<td>{cell}</td>" for cell in row[1:])
-        + "</tr>"
-        for number, row in enumerate(rows)
-    )
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
-
-
-def _details(title: str, content: str) -> str:
-    return f"<details><summary>{_text(title)}</summary>{content}</details>"
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value))

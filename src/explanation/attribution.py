@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from rdkit import Chem
 
 from src.chemistry.atoms import Atoms, ResidueId
 
@@ -28,8 +29,8 @@ class Attribution:
     """
 
     name: str
-    smiles: str
-    ligand: Atoms
+    mol: Chem.Mol  # the ligand: heavy atoms, neutral form, with coordinates
+    ligand: Atoms  # the same atoms
     pocket: Atoms
     constant: float  # pK of a ligand without contacts
     contact_pk: np.ndarray  # [C] float64, pK

@@ -162,7 +162,7 @@ def explain(
     assert len(pocket) == graph.num_atoms - graph.num_ligand_atoms, "the pocket is not that of the graph"
     return Attribution(
         name=ligand.name,
-        smiles=ligand.smiles,
+        mol=ligand.mol,
         ligand=ligand.atoms,
         pocket=pocket,
         constant=float(np.mean([model.constant.item() for model in models])),

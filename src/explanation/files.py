@@ -7,13 +7,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from rdkit import Chem, rdBase
-from rdkit.Geometry import Point3D
 
-from src.chemistry.atoms import Atoms, ResidueId, clean_name
-from src.chemistry.ligand_typing import bond_types
+from src.chemistry.atoms import ResidueId, clean_name
 from src.chemistry.residues import SYMBOLS
 from src.explanation.attribution import Attribution
-from src.graph import FEATURE_COLUMN, MAX_CHARGE, BondType, Side
+from src.graph import FEATURE_COLUMN, Side
 
 RESIDUE_COLUMNS = ("chain", "residue", "number", "contribution_pK", "contacts", "closest_A")
 ATOM_PROPERTY = "pK_contribution"
@@ -23,40 +21,13 @@ MAX_B = 99.99  # six columns of a PDB line hold -99.99 with a space before it
 MIN_PDB, MAX_PDB = -999.0, 9999.0  # Å, and residue numbers: what the columns of a PDB line hold
 CHAINS = string.ascii_uppercase + string.ascii_lowercase + string.digits
 
-_BOND = {
-    BondType.SINGLE: Chem.BondType.SINGLE,
-    BondType.DOUBLE: Chem.BondType.DOUBLE,
-    BondType.TRIPLE: Chem.BondType.TRIPLE,
-    BondType.AROMATIC: Chem.BondType.AROMATIC,
-    BondType.OTHER: Chem.BondType.ZERO,
-}
-
-
-def molecule(ligand: Atoms, smiles: str) -> Chem.Mol:
-    """The ligand as the model sees it (heavy atoms, neutral form), atoms in the order of `ligand`, with coordinates.
-
-    The SMILES knows which aromatic atoms carry a hydrogen. Where it does not fit (a molecule that RDKit could only
-    sanitise in part), the molecule has the atoms and bonds alone and is not sanitised.
-    """
-    skeleton = Chem.RWMol()
-    for row in ligand.features:
-        skeleton.AddAtom(Chem.Atom(int(row[FEATURE_COLUMN["element"]])))
-    for (i, j), kind in zip(ligand.bonds.T.tolist(), ligand.bond_types.tolist(), strict=True):
-        skeleton.AddBond(i, j, _BOND[BondType(kind)])
-    mol = _typed(skeleton, smiles) or _charged(skeleton, ligand)
-    conformer = Chem.Conformer(len(ligand))
-    for number, xyz in enumerate(ligand.pos.tolist()):
-        conformer.SetAtomPosition(number, Point3D(*xyz))
-    mol.AddConformer(conformer, assignId=True)
-    return mol
-
 
 def sdf_text(attribution: Attribution) -> str:
     """One record with the contributions as an atom property list, which RDKit reads back onto the atoms.
 
     https://www.rdkit.org/docs/RDKit_Book.html#atom-properties-and-sdf-files
     """
-    mol = molecule(attribution.ligand, attribution.smiles)
+    mol = Chem.Mol(attribution.mol)
     mol.SetProp("_Name", attribution.name)
     values = [f"{pk:.6f}" for pk in attribution.of_ligand_atoms()]
     lines = [" ".join(values[start : start + ON_A_LINE]) for start in range(0, len(values), ON_A_LINE)]
@@ -148,39 +119,6 @@ spectrum b, tv_orange white marine, complex, minimum=-{most:.2f}, maximum={most:
 label complex and name CA and (b > {most / 3:.2f} or b < -{most / 3:.2f}), "%s%s" % (resn, resi)
 zoom complex and {ligand}, 6
 """
-
-
-def _typed(skeleton: Chem.RWMol, smiles: str) -> Chem.Mol | None:
-    """The molecule of the SMILES with its atoms in the order of the skeleton; None when they do not match.
-
-    Atoms that the model's bond types do not tell apart, such as the two oxygens of a carboxylate, may change places.
-    """
-    with rdBase.BlockLogs():
-        template = Chem.MolFromSmiles(smiles) if smiles else None
-    if template is None or template.GetNumAtoms() != skeleton.GetNumAtoms():
-        return None
-    pattern = Chem.RWMol()
-    for atom in template.GetAtoms():
-        pattern.AddAtom(Chem.Atom(atom.GetAtomicNum()))
-    for i, j, kind in bond_types(template):
-        pattern.AddBond(i, j, _BOND[BondType(kind)])
-    match = skeleton.GetSubstructMatch(pattern)
-    return Chem.RenumberAtoms(template, np.argsort(match).tolist()) if match else None
-
-
-def _charged(skeleton: Chem.RWMol, ligand: Atoms) -> Chem.Mol:
-    for atom, charge in zip(skeleton.GetAtoms(), ligand.features[:, FEATURE_COLUMN["charge"]].tolist(), strict=True):
-        atom.SetFormalCharge(charge - MAX_CHARGE)
-        atom.SetNoImplicit(True)
-    mol = skeleton.GetMol()
-    for bond in mol.GetBonds():
-        if bond.GetBondType() == Chem.BondType.AROMATIC:
-            bond.SetIsAromatic(True)
-            bond.GetBeginAtom().SetIsAromatic(True)
-            bond.GetEndAtom().SetIsAromatic(True)
-    mol.UpdatePropertyCache(strict=False)
-    Chem.FastFindRings(mol)
-    return mol
 
 
 def _can_kekulise(mol: Chem.Mol) -> bool:

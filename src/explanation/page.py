@@ -14,9 +14,9 @@ from rdkit.Chem.Draw import rdMolDraw2D
 from rdkit.Geometry import Point3D
 
 from src.chemistry.atoms import clean_name
-from src.evaluation.report_style import CSS
+from src.evaluation.figures import for_page
+from src.evaluation.web_page import details, document, escaped, section, table, tiles, warnings
 from src.explanation.attribution import Attribution
-from src.explanation.files import molecule
 
 RAISES, LOWERS = (0x2B, 0x7B, 0xBA), (0xE0, 0x82, 0x2F)  # told apart with every kind of colour vision
 NUM_LABELS = 6  # atoms of the drawing that carry their number
@@ -89,7 +89,7 @@ def drawing(
     if len(attribution.ligand) > MAX_DRAWN_ATOMS:
         return None
     values = attribution.of_ligand_atoms()
-    mol = Chem.Mol(molecule(attribution.ligand, attribution.smiles))
+    mol = Chem.Mol(attribution.mol)
     for place in np.argsort(-np.abs(values), kind="stable")[:num_labels].tolist():
         mol.GetAtomWithIdx(place).SetProp("atomNote", f"{values[place]:+.2f}")  # RDKit cannot draw U+2212
     end = largest or largest_of(values)
@@ -116,7 +116,7 @@ def layout(attribution: Attribution) -> np.ndarray:
     if len(attribution.ligand) > MAX_DRAWN_ATOMS:
         return np.full((len(attribution.ligand), 2), np.nan)
     with rdBase.BlockLogs():
-        mol = _flat(Chem.Mol(molecule(attribution.ligand, attribution.smiles)))
+        mol = _flat(Chem.Mol(attribution.mol))
     return mol.GetConformer().GetPositions()[:, :2]
 
 
@@ -124,30 +124,28 @@ def page(attribution: Attribution, score: Score, svg: str | None) -> str:
     """The page of one pose. Every name that comes from a file is escaped."""
     name = escaped(attribution.name)
     means = f", mean of {attribution.num_models} models" if attribution.num_models > 1 else ""
-    tiles = [
+    numbers = [
         ("predicted pK", f"{attribution.pk:.3f}"),
         ("constant (no contacts)", f"{attribution.constant:.3f}"),
         ("from contacts", signed(attribution.total)),
         ("contacts", f"{len(attribution.contact_pk):,}"),
     ]
     if score.interval:
-        tiles.insert(1, (_INTERVAL, "{:.1f} to {:.1f}".format(*score.interval)))
+        numbers.insert(1, (_INTERVAL, "{:.1f} to {:.1f}".format(*score.interval)))
+    files = "".join(f"<li><code>{file}</code> {escaped(what)}</li>" for file, what in FILES.items())
     body = (
         f"<header><h1>Why this score: {name}</h1><p class='lead'>"
         f"{escaped(score.ligand_file)} in {escaped(score.protein_file)}<br>"
-        f"model: {escaped(score.model)}{means}</p></header><div class='tiles'>"
-        + "".join(f"<div class='tile'><span>{title}</span><b>{value}</b></div>" for title, value in tiles)
-        + "</div>"
-        + "".join(f"<p class='warning'>{escaped(remark)}</p>" for remark in score.remarks)
+        f"model: {escaped(score.model)}{means}</p></header>"
+        + tiles(numbers)
+        + warnings(score.remarks)
         + f"<p class='note'>pK is −log10 of the affinity in mol/L; one unit is a factor of ten. {HOW_TO_READ}</p>"
         + _drawing_section(attribution, svg)
         + _residue_section(attribution)
         + _atom_section(attribution)
-        + "<section><h2>Files beside this page</h2><ul class='files'>"
-        + "".join(f"<li><code>{file}</code> {escaped(what)}</li>" for file, what in FILES.items())
-        + "</ul></section>"
+        + section("Files beside this page", f"<ul class='files'>{files}</ul>")
     )
-    return document(escaped(_TITLE.format(attribution.name, attribution.pk)), body)
+    return document(escaped(_TITLE.format(attribution.name, attribution.pk)), body, PAGE_CSS)
 
 
 def name_and_pk(text: str) -> tuple[str, str] | None:
@@ -172,25 +170,14 @@ def index_page(rows: Iterable[tuple[str, str, str, str, str]]) -> str:
     ]
     poses = table(("pose", "predicted pK", _INTERVAL, "warnings"), cells)
     header = "<header><h1>Explained poses</h1></header>"
-    return document("Explained poses", f"{header}<div class='poses'>{poses}</div>")
-
-
-def document(title: str, body: str, css: str = "") -> str:
-    """A page around a body; both are HTML already."""
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<style>{CSS}{PAGE_CSS}{css}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
-    )
+    return document("Explained poses", f"{header}<div class='poses'>{poses}</div>", PAGE_CSS)
 
 
 def picture(svg: str | None) -> str:
     """A drawing as part of a page."""
     if svg is None:
         return f"<p class='note'>No drawing: the ligand has more than {MAX_DRAWN_ATOMS} atoms.</p>"
-    element = re.sub(r"<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    element = element.replace("<svg", '<svg role="img" aria-label="the ligand coloured by contribution"', 1)
-    return f"<figure class='ligand'>{element}</figure>"
+    return f"<figure class='ligand'>{for_page(svg, 'the ligand coloured by contribution')}</figure>"
 
 
 def colour_scale(largest: float) -> str:
@@ -202,10 +189,8 @@ def colour_scale(largest: float) -> str:
 
 
 def _drawing_section(attribution: Attribution, svg: str | None) -> str:
-    return (
-        f"<section><h2>Ligand atoms</h2>{picture(svg)}{colour_scale(largest_of(attribution.of_ligand_atoms()))}"
-        "<p class='note'>Colour and numbers: contribution of the atom in pK units.</p></section>"
-    )
+    note = "<p class='note'>Colour and numbers: contribution of the atom in pK units.</p>"
+    return section("Ligand atoms", picture(svg), colour_scale(largest_of(attribution.of_ligand_atoms())), note)
 
 
 def _residue_section(attribution: Attribution) -> str:
@@ -224,7 +209,7 @@ def _residue_section(attribution: Attribution) -> str:
     ]
     header = ("residue", "chain", "contribution (pK)", "", "contacts", "closest (Å)")
     total = ("sum", "", signed(attribution.total), "", f"{len(attribution.contact_pk)}", "")
-    return f"<section><h2>Residues</h2>{_folded(header, rows, total, 'residues')}</section>"
+    return section("Residues", _folded(header, rows, total, "residues"))
 
 
 def _atom_section(attribution: Attribution) -> str:
@@ -242,7 +227,7 @@ def _atom_section(attribution: Attribution) -> str:
     header = ("atom", "contribution (pK)", "", "contacts")
     total = ("sum", signed(attribution.total), "", f"{counts.sum()}")
     note = "<p class='note'>Atoms are numbered as in ligand.sdf, hydrogens left out.</p>"
-    return f"<section><h2>Table of ligand atoms</h2>{_folded(header, rows, total, 'atoms')}{note}</section>"
+    return section("Table of ligand atoms", _folded(header, rows, total, "atoms"), note)
 
 
 def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str], noun: str) -> str:
@@ -251,22 +236,11 @@ def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], total: Sequenc
         return f"<p>No {noun} in contact.</p>"
     if len(rows) <= NUM_SHOWN:
         return table(header, rows, total)
-    summary = f"All {len(rows)} {noun}"
     return (
         f"<p class='note'>The {NUM_SHOWN} largest of {len(rows)}; the sum is that of all.</p>"
         + table(header, rows[:NUM_SHOWN], total)
-        + f"<details><summary>{summary}</summary>{table(header, rows, total)}</details>"
+        + details(f"All {len(rows)} {noun}", table(header, rows, total))
     )
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], total: Sequence[str] = ()) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return f"<tr><th scope='row'>{cells[0]}</th>" + "".join(f"<td>{cell}</td>" for cell in cells[1:]) + "</tr>"
-
-    head = "".join(f"<th scope='col'>{title}</th>" for title in header)
-    foot = f"<tfoot>{line(total)}</tfoot>" if total else ""
-    body = "".join(line(row) for row in rows)
-    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
 
 
 def _bar(value: float, largest: float) -> str:
@@ -314,7 +288,3 @@ def _colour(value: float, largest: float) -> tuple[float, ...]:
 
 def signed(value: float, digits: int = 3) -> str:
     return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "−")
-
-
-def escaped(value: object) -> str:
-    return html.escape(str(value))

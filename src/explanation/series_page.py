@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from src.explanation.page import colour_scale, document, drawing, escaped, largest_of, layout, picture, signed, table
+from src.evaluation.web_page import document, escaped, section, table, tiles, warnings
+from src.explanation.page import PAGE_CSS, colour_scale, drawing, largest_of, layout, picture, signed
 from src.explanation.series import (
     MAX_EXPLAINED,
     SAME_PLACE,
@@ -78,30 +79,27 @@ class SeriesPage:
 
 
 def page(
-    series: Series, reference: tuple[SeriesLigand, str] | None, model_name: str, warnings: Sequence[str] = ()
+    series: Series, reference: tuple[SeriesLigand, str] | None, model_name: str, remarks: Sequence[str] = ()
 ) -> str:
     """The page of a series that is explained. Every name that comes from a file is escaped."""
     scored, proteins = series.scored, list(dict.fromkeys(one.pose.protein for one in series.ligands))
     title = f"{len(scored)} ligands in {listed([path.name for path in proteins], 3)}"
     trusts = Counter(one.prediction.trust.word for one in scored)
-    tiles = [
+    numbers = [
         ("scored", len(scored)),
         ("not scored", len(series.ligands) - len(scored)),
         ("highest pK", f"{scored[0].prediction.pk:.2f}" if scored else "–"),
         ("trust high, medium, low", ", ".join(str(trusts[word]) for word in (HIGH, MEDIUM, LOW))),
     ]
-    remarks = [*warnings, *_remarks(series, proteins)]
     body = (
         f"<header><h1>{escaped(title)}</h1><p class='lead'>model: {escaped(model_name)}</p></header>"
-        "<div class='tiles'>"
-        + "".join(f"<div class='tile'><span>{name}</span><b>{value}</b></div>" for name, value in tiles)
-        + "</div>"
-        + "".join(f"<p class='warning'>{escaped(remark)}</p>" for remark in remarks)
+        + tiles(numbers)
+        + warnings([*remarks, *_remarks(series, proteins)])
         + _agreement_section(series)
         + (_ligand_section(series, *reference) if reference else "")
         + _failed_section([one for one in series.ligands if one.prediction.pk is None])
     )
-    return document(escaped(title), body, SERIES_CSS)
+    return document(escaped(title), body, PAGE_CSS + SERIES_CSS)
 
 
 def _remarks(series: Series, proteins: Sequence[Path]) -> list[str]:
@@ -135,11 +133,11 @@ def _agreement_section(series: Series) -> str:
     ]
     rows = [(row.name, str(row.r), str(row.rank), _number(row.rmse)) for row in found.rows] if found.count > 1 else []
     header = ("ligands ranked by", "R", "rank correlation", "RMSE (pK)")
-    return (
-        f"<section><h2>Agreement with measured values (n = {found.count})</h2><p><b>{escaped(found.verdict)}</b></p>"
-        + (table(header, rows) + f"<p class='note'>{AGREEMENT_NOTE}</p>" if rows else "")
-        + "".join(f"<p class='note'>{escaped(text)}.</p>" for text in left_out if text)
-        + "</section>"
+    return section(
+        f"Agreement with measured values (n = {found.count})",
+        f"<p><b>{escaped(found.verdict)}</b></p>",
+        table(header, rows) + f"<p class='note'>{AGREEMENT_NOTE}</p>" if rows else "",
+        *(f"<p class='note'>{escaped(text)}.</p>" for text in left_out if text),
     )
 
 
@@ -164,11 +162,12 @@ def _ligand_section(series: Series, reference: SeriesLigand, why: str) -> str:
     ]
     header = ("ligand", "predicted pK, 90 % interval", *["measured pK"] * is_measured, f"difference to {escaped(name)}")
     bound = f"<p class='note'>The {MAX_EXPLAINED} ligands with the highest pK have drawings and contributions.</p>"
-    return (
-        f"<section><h2>Ligands</h2><p>Reference: <b>{escaped(name)}</b> ({escaped(why)}); --reference NAME takes "
-        f"another.</p>{colour_scale(largest)}<p class='note'>{HOW_TO_READ}</p>"
-        + bound * (len(scored) > MAX_EXPLAINED)
-        + f"<div class='series'>{table(header, rows)}</div></section>"
+    return section(
+        "Ligands",
+        f"<p>Reference: <b>{escaped(name)}</b> ({escaped(why)}); --reference NAME takes another.</p>",
+        f"{colour_scale(largest)}<p class='note'>{HOW_TO_READ}</p>",
+        bound * (len(scored) > MAX_EXPLAINED),
+        f"<div class='series'>{table(header, rows)}</div>",
     )
 
 
@@ -225,9 +224,7 @@ def _change_cell(series: Series, one: SeriesLigand, reference: SeriesLigand) -> 
 
 def _failed_section(failed: Sequence[SeriesLigand]) -> str:
     rows = [(escaped(one.prediction.ligand), escaped(one.prediction.failure)) for one in failed]
-    if not rows:
-        return ""
-    return f"<section><h2>Not scored</h2><div class='poses'>{table(('ligand', 'reason'), rows)}</div></section>"
+    return section("Not scored", f"<div class='poses'>{table(('ligand', 'reason'), rows)}</div>" if rows else "")
 
 
 def _number(value: float) -> str:

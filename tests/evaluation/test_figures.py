@@ -23,7 +23,7 @@ def drawings(count: int) -> dict[str, str]:
     rows["flat"] = {"rmse": Interval(2.0, 1.9, 2.1), "pearson": NOTHING}
     return {
         "learning": figures.learning_curves(history()),
-        "parity": figures.parity(one.predicted, one.measured, np.full(count, 0.3)),
+        "parity": figures.parity(one.predicted, one.measured),
         "residuals": figures.residuals(one.predicted, one.measured, one.heavy_atoms, one.kinds),
         "intervals": figures.intervals(rows),
         "molecule_drawing": figures.molecule_drawing("CC(=O)Nc1ccc(O)cc1"),

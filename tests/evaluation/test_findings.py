@@ -114,8 +114,8 @@ def test_the_split_is_written_with_its_leakage() -> None:
 
 
 def test_a_table_holds_what_is_known_of_each_complex() -> None:
-    header, rows = predictions_table(findings(judged(3, targets=("a", "b", "c"), spread=np.array([0.1, 0.2, 0.3]))))
-    assert header == ["code", "measured_pK", "predicted_pK", "kind", "heavy_atoms", "target", "spread_pK"]
+    header, rows = predictions_table(findings(judged(3, targets=("a", "b", "c"))))
+    assert header == ["code", "measured_pK", "predicted_pK", "kind", "heavy_atoms", "target"]
     assert [row[0] for row in rows] == ["1a00", "1a01", "1a02"]
     assert predictions_table(findings())[0] == header[:5]
 

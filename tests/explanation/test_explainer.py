@@ -25,7 +25,7 @@ from src.data.dataset import Example
 from src.data_processing import build_graph, pocket_atoms
 from src.explanation.attribution import Attribution
 from src.explanation.explainer import Explainer, explain, write_explanation
-from src.explanation.files import MAX_B, b_factor_scale, molecule, pdb_text, pymol_text, residue_rows, sdf_text
+from src.explanation.files import MAX_B, b_factor_scale, pdb_text, pymol_text, residue_rows, sdf_text
 from src.explanation.page import MAX_DRAWN_ATOMS, Score, drawing, page
 from src.gaussian_process.joined_model import JoinedModel
 from src.gaussian_process.process import fit_gaussian_process
@@ -131,7 +131,7 @@ def test_a_ligand_without_contacts_is_explained_by_the_constant(tmp_path: Path) 
 )
 def test_the_molecule_is_that_of_the_file_atom_by_atom(tmp_path: Path, smiles: str) -> None:
     ligand, pos = embedded(tmp_path, smiles)
-    mol = molecule(ligand.atoms, ligand.smiles)
+    mol = ligand.mol
     assert Chem.MolToSmiles(mol) == Chem.CanonSmiles(smiles)
     assert mol.GetConformer().GetPositions() == pytest.approx(pos, abs=1e-3)
     assert [atom.GetAtomicNum() for atom in mol.GetAtoms()] == ligand.atoms.features[:, 0].tolist()
@@ -149,12 +149,13 @@ def embedded(folder: Path, smiles: str) -> tuple[Ligand, np.ndarray]:
     return read_ligand([folder / "l.sdf"]), mol.GetConformer().GetPositions()[heavy]
 
 
-def test_a_molecule_that_its_smiles_does_not_fit_keeps_atoms_and_bonds(tmp_path: Path) -> None:
-    ligand, _ = embedded(tmp_path, "Cc1c[nH]cn1")
-    for smiles in ("", "CCO", "C1CCCCC1"):
-        mol = molecule(ligand.atoms, smiles)
-        assert mol.GetNumBonds() == ligand.atoms.bonds.shape[1]
-        assert "V2000" in Chem.MolToMolBlock(mol, kekulize=False)
+def test_a_molecule_that_could_be_sanitised_only_in_part_is_written_and_drawn(explained: Attribution) -> None:
+    mol = Chem.RWMol(explained.mol)
+    for bond in mol.GetBonds():
+        bond.SetBondType(Chem.BondType.AROMATIC)
+    changed = replace(explained, mol=mol.GetMol())
+    assert "V2000" in sdf_text(changed)
+    assert drawing(changed).count("<ellipse") == len(explained.ligand)
 
 
 def test_rdkit_reads_the_contributions_onto_the_atoms(explained: Attribution) -> None:

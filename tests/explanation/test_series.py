@@ -15,7 +15,6 @@ from src.data_processing import build_graph
 from src.explanation import series, series_page
 from src.explanation.attribution import Attribution
 from src.explanation.explainer import PoseAttributions, explain
-from src.explanation.files import molecule
 from src.explanation.page import _flat, layout
 from src.explanation.series import (
     Measured,
@@ -104,7 +103,7 @@ def test_no_two_atoms_stand_in_one_place(explained: Attribution) -> None:
 def test_a_drawing_is_turned_and_mirrored_like_the_reference(explained: Attribution) -> None:
     place = layout(explained)
     mirrored = place[:, ::-1] * 1.0 + 3.0  # mirrored along the diagonal, and moved
-    mol = Chem.Mol(molecule(explained.ligand, explained.smiles))
+    mol = Chem.Mol(explained.mol)
     partly = np.where(np.arange(len(place))[:, None] == 3, np.nan, mirrored)
     assert _flat(mol, partly).GetConformer().GetPositions()[:, :2] == pytest.approx(mirrored, abs=0.05)
 

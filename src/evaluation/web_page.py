@@ -1,4 +1,12 @@
-"""The style of the report: one page for light and dark screens and for paper."""
+"""Pieces of a page that needs neither a network nor a script: one style for light and dark screens and for paper.
+
+Titles and cells are HTML already; `escaped` makes it of text that comes from a file.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
 
 CSS = """
 :root {
@@ -57,3 +65,58 @@ summary { cursor: pointer; color: var(--accent); }
   h2 { break-after: avoid; } figure, .card, tr { break-inside: avoid; }
 }
 """
+
+
+def document(title: str, body: str, css: str = "") -> str:
+    """The whole page."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<style>{CSS}{css}</style>\n</head>\n<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def table(
+    header: Iterable[str], rows: Iterable[Sequence[str]], total: Sequence[str] = (), marked: int | None = None
+) -> str:
+    """
+    Args:
+        rows: the first cell of each is its name.
+        total: a last row that sums up the others.
+        marked: number of the row that stands out.
+    """
+
+    def line(cells: Sequence[str], how: str = "") -> str:
+        return f"<tr{how}><th scope='row'>{cells[0]}</th>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
+
+    head = "".join(f"<th scope='col'>{title}</th>" for title in header)
+    body = "".join(line(row, " class=marked" * (number == marked)) for number, row in enumerate(rows))
+    foot = f"<tfoot>{line(total)}</tfoot>" if total else ""
+    return f"<div class='scroll'><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody>{foot}</table></div>"
+
+
+def tiles(contents: Iterable[tuple[object, ...]]) -> str:
+    """(title, value) or (title, value, what is small below it) of each tile."""
+    cells = [
+        f"<div class='tile'><span>{title}</span><b>{value}</b>" + "".join(f"<small>{text}</small>" for text in below)
+        for title, value, *below in contents
+    ]
+    return f"<div class='tiles'>{''.join(f'{cell}</div>' for cell in cells)}</div>"
+
+
+def section(title: str, *parts: str) -> str:
+    """Nothing where all parts are empty."""
+    return f"<section><h2>{title}</h2>{''.join(parts)}</section>\n" if any(parts) else ""
+
+
+def warnings(texts: Iterable[object]) -> str:
+    return "".join(f"<p class='warning'>{escaped(text)}</p>" for text in texts)
+
+
+def details(title: str, content: str) -> str:
+    """What opens with a click."""
+    return f"<details><summary>{title}</summary>{content}</details>"
+
+
+def escaped(value: object) -> str:
+    return html.escape(str(value))
