@@ -75,12 +75,7 @@ def resolve_residues(records: Iterable[Record], notes: list[str]) -> list[Residu
 
 
 def refuse_crowd(pos: np.ndarray, most: int = MOST_WITHOUT_LETTERS) -> None:
-    """So many atoms in one place are no structure, and looking at each pair of them would take hours.
-
-    Args:
-        pos: [n, 3], Å.
-        most: heavy atoms in a cube.
-    """
+    """More atoms than `most` in a cube, of pos [n, 3] in Å, are no structure; looking at all pairs would take hours."""
     if len(pos) <= most:
         return
     _, first, counts = np.unique(cube_numbers(pos, CROWD), return_index=True, return_counts=True)
@@ -136,9 +131,9 @@ def _parts(name: str, records: list[Record]) -> tuple[list[Part], int]:
     if not is_polymer(table_name(name, {record.name for record in once})):
         return _joined(once, pairs), repeated
     names = [(once[i].name, once[j].name) for i, j in pairs]
-    parts = _with_anchors(
-        _joined(once, [pair for pair, both in zip(pairs, names, strict=True) if _may_be_bonded(*both)])
-    )
+    together = zip(pairs, map(frozenset, names), strict=True)
+    bonded = [pair for pair, both in together if len(both) == 2 and both not in _BETWEEN_RESIDUES]
+    parts = _with_anchors(_joined(once, bonded))
     if (("C", "C") in names and not any(record.name in _ANCHORS for record in once)) or any(map(_is_bare, parts)):
         raise _unknown_names(once)
     return parts, repeated
@@ -168,11 +163,6 @@ def _is_bare(part: Part) -> bool:
     carbons = np.array([record.pos for record in part if record.name == "C"])
     anchors = sum(record.name in _ANCHORS for record in part)
     return len(carbons) > max(anchors, 1) and np.ptp(carbons, axis=0).max() > BOND_DISTANCE
-
-
-def _may_be_bonded(one: str, other: str) -> bool:
-    """Whether two atoms of a polymer can be neighbours in one residue."""
-    return one != other and frozenset([one, other]) not in _BETWEEN_RESIDUES
 
 
 def _with_anchors(parts: list[Part]) -> list[Part]:

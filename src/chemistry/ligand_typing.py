@@ -134,11 +134,7 @@ def settled(
 ) -> tuple[Chem.RWMol, list[str]]:
     """The molecule as it is understood, hydrogens included: no aromatic bonds, charges as its bonds have them.
 
-    Args:
-        mol, how, states_charges: as in heavy_form.
-
-    Returns:
-        The molecule, not sanitised, and notes on what was changed.
+    The arguments are those of heavy_form; the molecule is not sanitised, and notes say what was changed.
 
     Raises:
         MissingHydrogenError, NoPlaceError: where the bonds are aromatic, and how allows neither to be overlooked.

@@ -174,16 +174,11 @@ def _residue_name(columns: str) -> str:
     return four if is_name else three
 
 
-def _begins_with_letter(text: np.ndarray) -> np.ndarray:
-    """[lines] bool: the residue number does, so that it is hybrid-36 or damaged."""
-    return text[:, 22] >= ord("A")
-
-
 def _residue_numbers(text: np.ndarray, line_numbers: list[int]) -> np.ndarray:
     """[lines] int. In hybrid-36 9999 is followed by A000 to ZZZZ and a000 to zzzz, which count with 36 digits."""
     decimal, field = text.copy(), _field(text, 22, 26)
     found = {}
-    for row in np.flatnonzero(_begins_with_letter(text)).tolist():
+    for row in np.flatnonzero(text[:, 22] >= ord("A")).tolist():  # hybrid-36, or damaged
         word = bytes(field[row])
         if _HYBRID_36.fullmatch(word):
             found[row] = int(word, 36) + 10_000 + (16 if word[:1].islower() else -10) * 36**3

@@ -86,11 +86,7 @@ MAYBE_POLYMERS = frozenset(_WITH_BACKBONE) | frozenset(_WITH_SUGAR)
 
 
 def table_name(residue: str, atoms: Collection[str]) -> str:
-    """The name by which the tables know a residue: its own, but where its atoms decide what the name means.
-
-    Args:
-        atoms: the names of its heavy atoms.
-    """
+    """The name by which the tables know a residue: its own, but where its heavy atoms decide what the name means."""
     if residue in _WITH_BACKBONE and set(atoms) >= _BACKBONE:
         return _WITH_BACKBONE[residue]
     if residue in _WITH_SUGAR and len(_SUGAR & {name.replace("*", "'") for name in atoms}) >= _LEAST_SUGAR:

@@ -136,11 +136,7 @@ def lacks_heavy_atoms(residue: str, names: Iterable[str]) -> bool:
 
 
 def num_unknown_names(residue: str, names: Collection[str]) -> int:
-    """How many heavy atoms of one of the twenty amino acids have names that no table knows; 0 for other residues.
-
-    Args:
-        residue, names: as table_name and ATOM_NAMES give them.
-    """
+    """How many heavy atoms of one of the twenty amino acids have names that no table knows; 0 for other residues."""
     if residue not in _SIDE_CHAIN and residue not in _SAME_HEAVY_ATOMS:
         return 0
     return len(names) - sum(map(_facts(residue).__contains__, names))

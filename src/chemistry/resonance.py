@@ -61,11 +61,7 @@ def settle_charges(mol: Chem.RWMol, *, states_charges: bool) -> list[str]:
 
 
 def charge_oxides(mol: Chem.Mol) -> None:
-    """Give the oxygen of every N-oxide its charge; its conjugate acid has the hydrogen there.
-
-    Args:
-        mol: without hydrogens of its own.
-    """
+    """Give the oxygen of every N-oxide, in a molecule without hydrogens, the charge that its conjugate acid lacks."""
     for atom in mol.GetAtoms():
         if atom.GetAtomicNum() == 7 and atom.GetFormalCharge() == 1 and not atom.GetTotalNumHs():
             terminal = [bond.GetOtherAtom(atom) for bond in atom.GetBonds() if bond.GetBondType() == _SINGLE]
