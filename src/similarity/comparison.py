@@ -20,6 +20,7 @@ from rdkit import Chem, DataStructs, rdBase
 from rdkit.Chem import rdFingerprintGenerator
 from rdkit.Chem.Scaffolds import MurckoScaffold
 from scipy import sparse
+from scipy.cluster.hierarchy import DisjointSet
 
 UNKNOWN = "X"
 LETTERS = "ACDEFGHIKLMNPQRSTVWY"
@@ -74,14 +75,6 @@ class Similarity:
     @cached_property
     def _words(self) -> tuple[sparse.csr_matrix, np.ndarray]:
         return _word_table(self.sequences)
-
-    @property
-    def words(self) -> sparse.csr_matrix:
-        return self._words[0]
-
-    @property
-    def num_words(self) -> np.ndarray:
-        return self._words[1]
 
     @cached_property
     def _fingerprints(self) -> list[DataStructs.ExplicitBitVect | None]:
@@ -152,18 +145,18 @@ class Similarity:
         Two complexes are linked when their identity is above same_protein, or when identity and Tanimoto
         similarity are both above their thresholds. What is connected already is not compared again.
         """
-        forest = _Forest(len(self) + len(self.sequences))
+        linked = DisjointSet(range(len(self) + len(self.sequences)))
         for number, own in enumerate(self.chains_of):
             for chain in own:
-                forest.join(number, len(self) + chain)
+                linked.merge(number, len(self) + chain)
         for first, second in self._candidates(thresholds.same_protein):
             one, other = len(self) + first, len(self) + second
-            if forest.root(one) != forest.root(other) and self.chain_identity(first, second) > thresholds.same_protein:
-                forest.join(one, other)
+            if not linked.connected(one, other) and self.chain_identity(first, second) > thresholds.same_protein:
+                linked.merge(one, other)
         for one, other in self._pairs_with_like_ligands(thresholds.tanimoto):
-            if forest.root(one) != forest.root(other) and self.has_identity_above(one, [other], thresholds.identity):
-                forest.join(one, other)
-        roots = [forest.root(number) for number in range(len(self))]
+            if not linked.connected(one, other) and self.has_identity_above(one, [other], thresholds.identity):
+                linked.merge(one, other)
+        roots = [linked[number] for number in range(len(self))]
         order = {root: place for place, root in enumerate(dict.fromkeys(roots))}
         return np.array([order[root] for root in roots], dtype=int)
 
@@ -177,16 +170,17 @@ class Similarity:
 
     def _candidates(self, limit: float) -> Iterator[tuple[int, int]]:
         """Pairs of chains that share enough words for an identity above limit, in each block the likeliest first."""
-        transposed = self.words.T.tocsr()
+        words, num_words = self._words
+        transposed = words.T.tocsr()
         for start in range(0, len(self.sequences), BLOCK):
-            shared = (self.words[start : start + BLOCK] @ transposed).tocoo()
+            shared = (words[start : start + BLOCK] @ transposed).tocoo()
             first, second = shared.row + start, shared.col
-            fewer = np.minimum(self.num_words[first], self.num_words[second])
+            fewer = np.minimum(num_words[first], num_words[second])
             share = shared.data / fewer
             kept = np.flatnonzero((first < second) & (share >= least_share(limit)) & (fewer >= FEW_WORDS))
             for place in kept[np.argsort(-share[kept], kind="stable")]:
                 yield int(first[place]), int(second[place])
-        few = self.num_words < FEW_WORDS
+        few = num_words < FEW_WORDS
         for chain in np.flatnonzero(few):
             yield from ((int(chain), other) for other in range(len(few)) if not few[other] or other > chain)
 
@@ -217,8 +211,9 @@ class Similarity:
 
     def _shared_words(self, chain: int, pool: np.ndarray) -> np.ndarray:
         """Share of the words of the shorter chain that both have, 1 where it has too few, [len(pool)]."""
-        shared = (self.words[pool] @ self.words[chain].T).toarray().ravel()
-        fewer = np.minimum(self.num_words[chain], self.num_words[pool])
+        words, num_words = self._words
+        shared = (words[pool] @ words[chain].T).toarray().ravel()
+        fewer = np.minimum(num_words[chain], num_words[pool])
         return np.where(fewer < FEW_WORDS, 1.0, shared / np.maximum(fewer, 1))
 
 
@@ -267,33 +262,10 @@ def scaffold(smiles: str) -> str:
         return MurckoScaffold.MurckoScaffoldSmiles(mol=molecule, includeChirality=False)
 
 
-class _Forest:
-    """Disjoint sets of numbers (union by the smaller root, paths halved)."""
-
-    def __init__(self, count: int):
-        self._above = list(range(count))
-
-    def root(self, number: int) -> int:
-        above = self._above
-        while above[number] != number:
-            above[number] = above[above[number]]
-            number = above[number]
-        return number
-
-    def join(self, one: int, other: int) -> None:
-        low, high = sorted((self.root(one), self.root(other)))
-        self._above[high] = low
-
-
-def _aligner() -> PairwiseAligner:
-    matrix = substitution_matrices.load("BLOSUM62").copy()
-    matrix[UNKNOWN, :] = matrix[:, UNKNOWN] = 0.0
-    aligner = PairwiseAligner(substitution_matrix=matrix, open_gap_score=-12.0, extend_gap_score=-1.0)
-    aligner.end_gap_score = 0.0
-    return aligner
-
-
-_ALIGNER = _aligner()
+_BLOSUM62 = substitution_matrices.load("BLOSUM62").copy()
+_BLOSUM62[UNKNOWN, :] = _BLOSUM62[:, UNKNOWN] = 0.0
+_ALIGNER = PairwiseAligner(substitution_matrix=_BLOSUM62, open_gap_score=-12.0, extend_gap_score=-1.0)
+_ALIGNER.end_gap_score = 0.0
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:

@@ -206,18 +206,21 @@ def _add_to_cache(path: Path, new: dict[str, dict]) -> None:
 
 
 def _read_cache(path: Path) -> dict[str, list[dict]]:
-    """Entries of the right form; whatever else stands in a file that anybody can edit is read anew.
+    """Entries of the right form. Data sets may hold other files under one code, so a code has an entry for each."""
+    entries = read_kept(path, "entries", VERSION, "the sequences are read again")
+    return {code: [entry for entry in variants if _has_form(entry)] for code, variants in entries.items()}
 
-    Data sets may hold other files under one code, so a code has an entry for each.
-    """
+
+def read_kept(path: Path, part: str, version: int, what_is_done: str) -> dict[str, list]:
+    """Lists that were kept in a JSON file; whatever else stands in a file that anybody can edit is found anew."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        entries = content["entries"] if content["version"] == VERSION else {}
-        return {code: [entry for entry in variants if _has_form(entry)] for code, variants in entries.items()}
+        kept = content[part] if content["version"] == version else {}
+        return {key: value for key, value in kept.items() if isinstance(value, list)}
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s cannot be read (%s); the sequences are read again", path, error)
+        log.warning("%s cannot be read (%s); %s", path, error, what_is_done)
         return {}
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import math
 from collections import defaultdict
@@ -30,7 +29,7 @@ from src.data.dataset import Dataset, DatasetError
 from src.evaluation.findings import LeakageRow
 from src.settings import DataSettings, ProcessingSettings, Settings
 from src.similarity.comparison import Similarity, Thresholds, scaffold
-from src.similarity.sequences import describe
+from src.similarity.sequences import describe, read_kept
 from src.similarity.split_files import SplitFileError, read_split_file
 from src.system.storage import StorageError, write_json
 
@@ -132,8 +131,8 @@ def check_leakage(
     train = [number[code] for code in split["train"] if code in number]
     judged = [number[example.graph.code] for example in dataset.judged(split[judged_part(dataset, split)])]
     path, key = folder and folder / LEAKAGE_FILE, similarity.digest(train, judged)
-    known = _known_leakage(path) if path else {}
-    if key not in known:
+    known = read_kept(path, "counts", LEAKAGE_VERSION, "the leakage is found again") if path else {}
+    if [type(count) for count in known.get(key, [])] != [int] * 3:
         known[key] = _count_known(train, judged, similarity)
         if path:
             with contextlib.suppress(StorageError):  # it is found again the next time
@@ -159,19 +158,6 @@ def _count_known(train: Sequence[int], judged: Sequence[int], similarity: Simila
         both = similarity.has_identity_above(one, same_ligand, LEAK_LIMIT)
         alike[row] = both or similarity.has_identity_above(one, train, LEAK_LIMIT), bool(same_ligand), both
     return alike.sum(0).tolist()
-
-
-def _known_leakage(path: Path) -> dict[str, list[int]]:
-    """Counts of earlier splits; whatever else stands in a file that anybody can edit is found anew."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        counts = content["counts"] if content["version"] == LEAKAGE_VERSION else {}
-        return {key: row for key, row in counts.items() if len(row) == 3 and all(type(n) is int for n in row)}
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s cannot be read (%s); the leakage is found again", path, error)
-        return {}
 
 
 def split_text(split: Mapping[str, Sequence[str]], data: DataSettings, leakage: Iterable[LeakageRow], part: str) -> str:
