@@ -81,16 +81,7 @@ def load_dataset(data: DataSettings, graph: GraphSettings, processing: Processin
         PDBbindError: when the index cannot be found or read.
     """
     index, files = read_dataset(Path(data.dataset_path), Path(data.index_file) if data.index_file else None)
-    entries, left_out = select_entries(
-        index.entries,
-        kinds=data.affinity_kinds,
-        censored=data.censored_labels,
-        max_resolution=data.max_resolution,
-        keep_nmr=data.keep_nmr,
-        keep_covalent=data.keep_covalent,
-        keep_incomplete=data.keep_incomplete_ligands,
-        keep_multi_ligand=data.keep_multi_ligands,
-    )
+    entries, left_out = select_entries(index.entries, data)
     skipped = [Skipped(f"line {bad.line_number}", "index", f"{bad.reason}: {bad.text}") for bad in index.bad_lines]
     usable, without_files = _with_files(entries, files, data.structure)
     cache = build_cache(usable, structure=data.structure, graph_settings=graph, processing=processing)

@@ -63,7 +63,6 @@ class IndexEntry:
     nmr: bool = False
     covalent: bool = False
     incomplete_ligand: bool = False
-    multimer_ligand: bool = False  # '(3-mer)': a peptide, oligosaccharide or oligonucleotide
     multi_ligand: bool = False  # '(A/B)' or '(A&B)': more than one ligand behind one label
     weight: float = 1.0  # how much the complex counts in what is learned
     source: str = ""  # where a row of a table says that it comes from

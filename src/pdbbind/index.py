@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from src.pdbbind.affinity import (
-    KINDS,
     LINE_FORM,
     RELATIONS,
     UNSTATED_KIND,
@@ -31,6 +30,7 @@ from src.pdbbind.affinity import (
 )
 from src.pdbbind.folders import ComplexFiles, list_index_candidates, locate_complexes
 from src.pdbbind.user_table import header_fault, is_table, read_table
+from src.settings import DataSettings
 from src.system.storage import write_csv
 
 log = logging.getLogger(__name__)
@@ -116,40 +116,22 @@ def find_index(root: Path) -> Path:
     return min(ranked, key=lambda pair: pair[0])[1]
 
 
-def select_entries(
-    entries: Iterable[IndexEntry],
-    *,
-    kinds: tuple[str, ...],
-    censored: str,
-    max_resolution: float | None,
-    keep_nmr: bool,
-    keep_covalent: bool,
-    keep_incomplete: bool,
-    keep_multi_ligand: bool,
-) -> tuple[list[IndexEntry], list[Skipped]]:
-    """Choose the entries to learn from.
+def select_entries(entries: Iterable[IndexEntry], data: DataSettings) -> tuple[list[IndexEntry], list[Skipped]]:
+    """The entries to learn from, and a row for each one that the settings leave out.
 
-    Args:
-        kinds: of 'Kd', 'Ki', 'IC50'; an entry of unstated kind always passes.
-        censored: 'drop' leaves out < and >; 'bound' keeps them (see `IndexEntry.bound`).
-        max_resolution: Å, inclusive; an unknown resolution passes. NMR is ruled by `keep_nmr` alone.
-
-    Returns:
-        The entries kept, and a row for each one left out.
+    An entry of unstated kind always passes, and so does an unknown resolution; NMR is ruled by keep_nmr alone.
     """
-    if censored not in ("drop", "bound") or not set(kinds) <= set(KINDS):
-        raise PDBbindError(f"kinds {kinds!r} must be of {KINDS}, censored {censored!r} 'drop' or 'bound'")
-    limit = math.inf if max_resolution is None else max_resolution
-    keep = {"nmr": keep_nmr, "covalent": keep_covalent, "incomplete_ligand": keep_incomplete}
-    keep["multi_ligand"] = keep_multi_ligand
+    limit = math.inf if data.max_resolution is None else data.max_resolution
+    keep = {"nmr": data.keep_nmr, "covalent": data.keep_covalent, "incomplete_ligand": data.keep_incomplete_ligands}
+    keep["multi_ligand"] = data.keep_multi_ligands
     unwanted = [flag for flag, wanted in keep.items() if not wanted]
     kept: list[IndexEntry] = []
     dropped: list[Skipped] = []
     for entry in entries:
         reasons = [flag.replace("_", " ") for flag in unwanted if getattr(entry, flag)]
-        if entry.kind not in (*kinds, UNSTATED_KIND):
+        if entry.kind not in (*data.affinity_kinds, UNSTATED_KIND):
             reasons.append(f"kind {entry.kind}")
-        if entry.bound and censored == "drop":
+        if entry.bound and data.censored_labels == "drop":
             reasons.append(f"censored label {entry.kind}{entry.relation}")
         if entry.resolution is not None and entry.resolution > limit:
             reasons.append(f"resolution {entry.resolution}, limit {limit:g} Å")
@@ -195,7 +177,6 @@ def _parse_reference(text: str) -> dict[str, str | bool]:
         "remark": remark,
         "covalent": _COVALENT.search(remark) is not None,
         "incomplete_ligand": "incomplete ligand" in remark.lower(),
-        "multimer_ligand": re.search(r"\d-mer\b", ligand) is not None,
         "multi_ligand": "/" in ligand or "&" in ligand,
     }
 

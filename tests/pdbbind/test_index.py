@@ -13,6 +13,7 @@ import pytest
 
 from src.pdbbind.affinity import MAX_LINE, IndexEntry, PDBbindError
 from src.pdbbind.index import find_index, read_dataset, read_index, select_entries
+from tests.complexes import small_settings
 
 REAL_DATA = os.environ.get("AIDD_REAL_DATA")
 GOOD = "1abc  2.00  2001  Kd=1nM  // 1abc.pdf (LIG)\n"
@@ -82,7 +83,7 @@ def test_line_forms(tmp_path, line, kind, pk, resolution, year):
         ),
         ("// 6cha.pdf (PBA) covalent complex", "PBA", "covalent complex", {"covalent"}),
         ("// 6cha.pdf (PBA) non-covalent complex", "PBA", "non-covalent complex", set()),
-        ("// 2tpi.pdf (2-mer)", "2-mer", "", {"multimer"}),
+        ("// 2tpi.pdf (2-mer)", "2-mer", "", set()),
         ("// 3rv8.pdf (RVC/VCE) (Z/E)-form", "RVC/VCE", "(Z/E)-form", {"multi"}),
         ("// 3t82.pdf (MG5&SG5)", "MG5&SG5", "", {"multi"}),
         ("// 2nmw.pdf (ROC) Ki=4+/-1nM, redundant to 2nnp", "ROC", "Ki=4+/-1nM, redundant to 2nnp", set()),
@@ -97,7 +98,6 @@ def test_reference_and_flags(tmp_path, tail, ligand, remark, flags):
     found = {
         "covalent": entry.covalent,
         "incomplete": entry.incomplete_ligand,
-        "multimer": entry.multimer_ligand,
         "multi": entry.multi_ligand,
     }
     assert (entry.ligand_name, entry.remark) == (ligand, remark)
@@ -254,10 +254,10 @@ def test_read_dataset_joins_labels_and_files(tmp_path):
 
 
 KEEP_ALL = {
-    "kinds": ("Kd", "Ki", "IC50"),
-    "censored": "bound",
+    "affinity_kinds": ("Kd", "Ki", "IC50"),
+    "censored_labels": "bound",
     "max_resolution": None,
-    **dict.fromkeys(["keep_nmr", "keep_covalent", "keep_incomplete", "keep_multi_ligand"], True),
+    **dict.fromkeys(["keep_nmr", "keep_covalent", "keep_incomplete_ligands", "keep_multi_ligands"], True),
 }
 MIXED = """\
 1aaa 2.50 2001 Kd=1nM // (LIG)
@@ -275,27 +275,21 @@ MIXED = """\
     ("change", "dropped"),
     [
         ({}, {}),
-        ({"kinds": ("Kd",)}, {"2aaa": "kind Ki", "3aaa": "kind IC50"}),
-        ({"censored": "drop"}, {"5aaa": "censored label Kd>"}),
+        ({"affinity_kinds": ("Kd",)}, {"2aaa": "kind Ki", "3aaa": "kind IC50"}),
+        ({"censored_labels": "drop"}, {"5aaa": "censored label Kd>"}),
         ({"max_resolution": 2.5}, {"2aaa": "resolution 2.51, limit 2.5 Å"}),
         ({"keep_nmr": False}, {"4aaa": "nmr"}),
         ({"keep_nmr": False, "keep_covalent": False}, {"4aaa": "nmr; covalent"}),
-        ({"keep_incomplete": False}, {"5aaa": "incomplete ligand"}),
-        ({"keep_multi_ligand": False}, {"6aaa": "multi ligand"}),
+        ({"keep_incomplete_ligands": False}, {"5aaa": "incomplete ligand"}),
+        ({"keep_multi_ligands": False}, {"6aaa": "multi ligand"}),
     ],
 )
 def test_select_entries(tmp_path, change, dropped):
     entries = read_index(write(tmp_path / "index", MIXED)).entries
-    kept, left_out = select_entries(entries, **(KEEP_ALL | change))
+    kept, left_out = select_entries(entries, small_settings(tmp_path, **(KEEP_ALL | change)).data)
     assert {row.code: row.reason for row in left_out} == dropped
     assert {row.stage for row in left_out} <= {"settings"}
     assert [entry.code for entry in kept] == [e.code for e in entries if e.code not in dropped]
-
-
-@pytest.mark.parametrize("change", [{"kinds": ("kd",)}, {"censored": "keep"}])
-def test_select_entries_refuses_unknown_choices(change):
-    with pytest.raises(PDBbindError, match="must be of"):
-        select_entries([], **(KEEP_ALL | change))
 
 
 def test_damaged_bytes_raise_nothing_else(tmp_path):
