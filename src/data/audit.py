@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from src.data.dataset import Dataset
+from src.data.dataset import Dataset, measured_pk
 from src.pdbbind.index import SETTINGS, Skipped
 from src.system.errors import UserError
 
@@ -82,25 +82,21 @@ def audit(dataset: Dataset) -> str:
         "graph": "no graph",
         "worker": "crashed or timed out",
     }
+    cache, graphs = dataset.cache, [example.graph for example in dataset.examples]
     lines = [f"{'lines in the index':<24}{dataset.num_lines:>7}"]
     lines += [f"  {text:<22}{stages[stage]:>7}" for stage, text in labels.items() if stages[stage]]
-    built = dataset.cache.num_built
-    lines.append(f"{'graphs':<24}{len(dataset.examples):>7}   (built or tried now: {built})")
-    read_as = Counter(dataset.cache.ligands_read_as.values())
-    lines.append("  ligands read as       " + ", ".join(f"{how}: {count}" for how, count in read_as.most_common()))
-    if dataset.cache.notes:
-        lines.append(f"  with remarks          {len(dataset.cache.notes)}, in manifest.json")
-    if dataset.examples:
-        atoms = np.array([example.graph.num_atoms for example in dataset.examples])
-        edges = np.array([example.graph.num_edges for example in dataset.examples])
-        lines.append(f"  atoms per graph       median {np.median(atoms):.0f}, largest {atoms.max()}")
-        lines.append(f"  edges per graph       median {np.median(edges):.0f}, largest {edges.max()}")
-        pk = np.array([example.pk for example in dataset.examples])
+    lines.append(f"{'graphs':<24}{len(graphs):>7}   (built or tried now: {cache.num_built})")
+    read_as = Counter(cache.ligands_read_as.values()).most_common()
+    lines.append("  ligands read as       " + ", ".join(f"{how}: {count}" for how, count in read_as))
+    if cache.notes:
+        lines.append(f"  with remarks          {len(cache.notes)}, in manifest.json")
+    if graphs:
+        for noun, counts in (("atoms", [g.num_atoms for g in graphs]), ("edges", [g.num_edges for g in graphs])):
+            lines.append(f"  {noun} per graph       median {np.median(counts):.0f}, largest {max(counts)}")
+        pk = measured_pk(dataset.examples)
         lines.append(f"  pK                    {pk.min():.2f} to {pk.max():.2f}, mean {pk.mean():.2f}")
-    reasons = Counter((row.stage, row.reason) for row in dataset.skipped if row.stage == "settings")
-    for (_, reason), count in reasons.most_common(8):
-        lines.append(f"  left out: {count} x {reason}")
-    for row in [row for row in dataset.skipped if row.stage != "settings"][:10]:
-        lines.append(f"  {row.code} ({row.stage}): {row.reason}")
-    lines.append(f"every row with its reason: {dataset.cache.folder / 'skipped.csv'}")
+    reasons = Counter(row.reason for row in dataset.skipped if row.stage == SETTINGS)
+    lines += [f"  left out: {count} x {reason}" for reason, count in reasons.most_common(8)]
+    lines += [f"  {row.code} ({row.stage}): {row.reason}" for row in _failed(dataset.skipped)[:10]]
+    lines.append(f"every row with its reason: {cache.folder / 'skipped.csv'}")
     return "\n".join(lines)

@@ -65,9 +65,6 @@ def epoch_batches(
     larger than the mean one: it has 1.1 times the edges where 8 pocket complexes make a batch. A plain shuffle makes
     it 1.3 times, and batches of like size, which save padding where there is padding, 1.8 times.
     A batch that would pass the budget is closed earlier; the next one then begins where it ended.
-
-    Args:
-        sizes: of graph_sizes, [number of examples, 2].
     """
     if not len(sizes):
         return []

@@ -52,7 +52,9 @@ class Manifest:
         if content is not None and content == self._content:
             return
         self._content = content
-        numbers = [int(found[1]) for path in self.path.parent.glob("graphs-*") if (found := _shard_number(path.name))]
+        numbers = [
+            int(found[1]) for path in self.path.parent.glob("graphs-*") if (found := SHARD_FORM.fullmatch(path.name))
+        ]
         self.records, self.num_shards = {}, 1 + max(numbers, default=-1)
         if content is not None:
             self._take_in(content)
@@ -80,7 +82,8 @@ class Manifest:
 
     def is_superseded(self, name: str) -> bool:
         """Whether this is the name of a shard in which no record has its graph."""
-        return bool(_shard_number(name)) and name not in self._shards()
+        used = {record.get("shard") for records in self.records.values() for record in records}
+        return bool(SHARD_FORM.fullmatch(name)) and name not in used
 
     def write(self) -> None:
         content = {
@@ -89,9 +92,6 @@ class Manifest:
             "records": {code: records for code, records in sorted(self.records.items()) if records},
         }
         write_text(self.path, json.dumps(content, separators=(",", ":"), ensure_ascii=False))
-
-    def _shards(self) -> set[str]:
-        return {record["shard"] for records in self.records.values() for record in records if "shard" in record}
 
     def _take_in(self, content: bytes) -> None:
         try:
@@ -105,7 +105,7 @@ class Manifest:
             log.warning("%s cannot be read (%s); the graphs are built again", self.path, error)
             return
         self.num_shards = max(self.num_shards, num_shards)
-        self.records = {code: records for code, records in by_code.items() if _has_form(records)}
+        self.records = {code: records for code, records in by_code.items() if _are_records(records)}
         odd = sorted(by_code.keys() - self.records.keys())
         if odd:
             log.warning("%s: records of the wrong form are built again: %s", self.path, ", ".join(odd[:10]))
@@ -113,16 +113,13 @@ class Manifest:
 
 def file_signatures(paths: Sequence[Path]) -> list:
     """Name, size in bytes, modification time in ns and content hash of each file a graph is made from."""
-    return [_signature(path) for path in paths]
+    stats = ((path, path.stat()) for path in paths)
+    return [[path.name, stat.st_size, stat.st_mtime_ns, _content_hash(path)] for path, stat in stats]
 
 
-def _shard_number(name: str) -> re.Match | None:
-    return SHARD_FORM.fullmatch(name)
-
-
-def _has_form(records: object) -> bool:
+def _are_records(records: object) -> bool:
     """Whether a part of a manifest, which anybody can edit, is what this program writes."""
-    return isinstance(records, list) and all(_is_record(one) for one in records)
+    return isinstance(records, list) and all(map(_is_record, records))
 
 
 def _is_record(record: object) -> bool:
@@ -134,17 +131,12 @@ def _is_record(record: object) -> bool:
     signatures = all(
         isinstance(one, list) and [type(v) for v in one] == [str, int, int, str] for one in record["sources"]
     )
-    return signatures and ("shard" not in record or bool(_shard_number(record["shard"])))
+    return signatures and ("shard" not in record or bool(SHARD_FORM.fullmatch(record["shard"])))
 
 
 def _content_of(record: dict) -> list:
     """Names, sizes and hashes: what decides whether two records are of the same files."""
     return [(name, size, content) for name, size, _, content in record["sources"]]
-
-
-def _signature(path: Path) -> list:
-    stat = path.stat()
-    return [path.name, stat.st_size, stat.st_mtime_ns, _content_hash(path)]
 
 
 def _content_hash(path: Path) -> str:
