@@ -19,22 +19,13 @@ def linear_baseline(train_x: np.ndarray, train_pk: np.ndarray, test_x: np.ndarra
 
 
 def ridge_baseline(known: np.ndarray, train_pk: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Kernel ridge regression.
-
-    Args:
-        known: similarity of the training complexes to each other, [T, T].
-        queries: of the test complexes to them, [Q, T].
-    """
+    """Kernel ridge regression by the similarity of training complexes to each other [T, T], and of test to training."""
     weights = np.linalg.solve(known + RIDGE * np.eye(len(known)), train_pk - train_pk.mean())
     return train_pk.mean() + queries @ weights
 
 
 def neighbour_baseline(queries: np.ndarray, train_pk: np.ndarray, num_neighbours: int = NUM_NEIGHBOURS) -> np.ndarray:
-    """Mean label of the most similar training complexes, weighted by similarity; the mean of all where none is similar.
-
-    Args:
-        queries: similarity of test to training complexes, 0 to 1, [Q, T].
-    """
+    """Mean label of the most similar training complexes, by similarity [Q, T], 0 to 1; of all where none is alike."""
     num_neighbours = min(num_neighbours, queries.shape[1])
     nearest = np.argsort(-queries, axis=1, kind="stable")[:, :num_neighbours]
     weights = np.take_along_axis(queries, nearest, axis=1)

@@ -163,15 +163,8 @@ def read_calibration(state: Mapping[str, Any]) -> Calibration | None:
     if stored is None:
         return None
     constant, slopes, thirds = (stored.get(name) for name in ("constant", "slopes", "thirds"))
-    sound = (
-        type(constant) is float
-        and math.isfinite(constant)
-        and _are_numbers(slopes, len(FACTS))
-        and all(map(math.isfinite, slopes))
-        and _are_numbers(thirds, 2)
-        and thirds[0] <= thirds[1]
-    )
-    if not sound:
+    sound = _are_numbers([constant], 1) and _are_numbers(slopes, len(FACTS)) and _are_numbers(thirds, 2)
+    if not (sound and all(map(math.isfinite, (constant, *slopes))) and thirds[0] <= thirds[1]):
         raise CheckpointError(
             "the calibration stored in it is not a constant with slopes and thirds, as this release writes it"
         )

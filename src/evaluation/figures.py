@@ -108,13 +108,11 @@ def parity(predicted: np.ndarray, measured: np.ndarray) -> str:
 
 
 def residuals(predicted: np.ndarray, measured: np.ndarray, heavy_atoms: np.ndarray, kinds: Sequence[str]) -> str:
-    """Error against the size of the ligand, with the mean and its 95% interval in bins, and by kind of affinity."""
+    """Error against the size of the ligand, and by kind of affinity."""
 
     def draw(left: Axes, right: Axes) -> None:
         error = predicted - measured
         _points(left, heavy_atoms, error)
-        centres, means, halves = _binned(heavy_atoms, error)
-        left.errorbar(centres, means, yerr=halves, color=SECOND, fmt="o-", capsize=3, label="mean, 95% interval")
         left.set(xlabel="heavy atoms of the ligand", ylabel="predicted − measured (pK)")
         names = sorted(set(kinds))
         groups = [error[np.array(kinds) == name] for name in names]
@@ -126,8 +124,6 @@ def residuals(predicted: np.ndarray, measured: np.ndarray, heavy_atoms: np.ndarr
         right.set(xlabel="kind of affinity, complexes")
         for axes in (left, right):
             axes.axhline(0, color=MUTED, linewidth=1)
-        if len(centres):
-            left.legend()
 
     return _svg(draw, columns=2, size=(8.6, 3.4), description="errors against ligand size and kind", widths=(2, 1))
 
@@ -182,17 +178,6 @@ def for_page(svg: str, description: str) -> str:
 def _points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     many = len(x) > MAX_VECTOR_POINTS
     axes.scatter(x, y, s=16, alpha=0.6, linewidths=0, color=BITMAP_COLOUR if many else ACCENT, rasterized=many)
-
-
-def _binned(
-    x: np.ndarray, y: np.ndarray, num_bins: int = 6, least: int = 5
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean of y in bins of x that hold equally many, with half the width of its normal 95% interval."""
-    edges = np.unique(np.quantile(x, np.linspace(0, 1, num_bins + 1)))
-    number = np.clip(np.searchsorted(edges, x, side="right") - 1, 0, max(len(edges) - 2, 0))
-    bins = [number == place for place in range(len(edges) - 1) if (number == place).sum() >= least]
-    centres, means = (np.array([values[chosen].mean() for chosen in bins]) for values in (x, y))
-    return centres, means, np.array([1.96 * y[b].std(ddof=1) / np.sqrt(b.sum()) for b in bins])
 
 
 def _svg(

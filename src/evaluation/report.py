@@ -22,7 +22,6 @@ METRIC_TITLES = {
     "pearson": "Pearson R",
     "spearman": "Spearman ρ",
     "kendall": "Kendall τ",
-    "concordance": "C-index",
 }
 NUM_WORST = 12
 MAX_SKIPPED_ROWS = 500  # on the page; skipped.csv has all

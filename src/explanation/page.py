@@ -15,12 +15,11 @@ from rdkit.Geometry import Point3D
 
 from src.chemistry.atoms import clean_name
 from src.evaluation.figures import for_page
-from src.evaluation.web_page import details, document, escaped, section, table, tiles, warnings
+from src.evaluation.web_page import document, escaped, section, table, tiles, warnings
 from src.explanation.attribution import Attribution
 
 RAISES, LOWERS = (0x2B, 0x7B, 0xBA), (0xE0, 0x82, 0x2F)  # told apart with every kind of colour vision
 NUM_LABELS = 6  # atoms of the drawing that carry their number
-NUM_SHOWN = 20  # rows of a table before the rest is folded away
 MAX_DRAWN_ATOMS = 200  # a peptide beyond it is a thicket, and laying it out takes minutes
 
 PAGE_CSS = """
@@ -44,7 +43,7 @@ ul.files { padding-left: 1.2rem; }
 HOW_TO_READ = (
     "The model computes the pK as a constant plus one number for each contact, a pair of a ligand atom and an atom of "
     "the protein, an ion, a cofactor or a water within its cutoff. Summed over each ligand atom, and summed over each "
-    "residue, these are two ways to share out the same total: each table adds up to all of it, so the two must not be "
+    "residue, these are two ways to share out the same total: each adds up to all of it, so the two must not be "
     "added to each other. A contribution says what this model made of the contact in this complex, not what was "
     "measured."
 )
@@ -142,7 +141,6 @@ def page(attribution: Attribution, score: Score, svg: str | None) -> str:
         + f"<p class='note'>pK is −log10 of the affinity in mol/L; one unit is a factor of ten. {HOW_TO_READ}</p>"
         + _drawing_section(attribution, svg)
         + _residue_section(attribution)
-        + _atom_section(attribution)
         + section("Files beside this page", f"<ul class='files'>{files}</ul>")
     )
     return document(escaped(_TITLE.format(attribution.name, attribution.pk)), body, PAGE_CSS)
@@ -209,38 +207,7 @@ def _residue_section(attribution: Attribution) -> str:
     ]
     header = ("residue", "chain", "contribution (pK)", "", "contacts", "closest (Å)")
     total = ("sum", "", signed(attribution.total), "", f"{len(attribution.contact_pk)}", "")
-    return section("Residues", _folded(header, rows, total, "residues"))
-
-
-def _atom_section(attribution: Attribution) -> str:
-    values = attribution.of_ligand_atoms()
-    counts = np.bincount(attribution.ligand_atom, minlength=len(values))
-    rows = [
-        (
-            escaped(attribution.ligand.atom_names[place]),
-            signed(values[place]),
-            _bar(values[place], largest_of(values)),
-            str(counts[place]),
-        )
-        for place in np.argsort(-np.abs(values), kind="stable").tolist()
-    ]
-    header = ("atom", "contribution (pK)", "", "contacts")
-    total = ("sum", signed(attribution.total), "", f"{counts.sum()}")
-    note = "<p class='note'>Atoms are numbered as in ligand.sdf, hydrogens left out.</p>"
-    return section("Table of ligand atoms", _folded(header, rows, total, "atoms"), note)
-
-
-def _folded(header: Sequence[str], rows: Sequence[Sequence[str]], total: Sequence[str], noun: str) -> str:
-    """The first rows and the sum of all; the others open with a click, for which a page needs no script."""
-    if not rows:
-        return f"<p>No {noun} in contact.</p>"
-    if len(rows) <= NUM_SHOWN:
-        return table(header, rows, total)
-    return (
-        f"<p class='note'>The {NUM_SHOWN} largest of {len(rows)}; the sum is that of all.</p>"
-        + table(header, rows[:NUM_SHOWN], total)
-        + details(f"All {len(rows)} {noun}", table(header, rows, total))
-    )
+    return section("Residues", table(header, rows, total) if rows else "<p>No residues in contact.</p>")
 
 
 def _bar(value: float, largest: float) -> str:

@@ -205,10 +205,7 @@ def same_places(one: Attribution, reference: Attribution) -> np.ndarray:
 
 
 def change(one: Attribution, reference: Attribution, *, same_file: bool = True) -> Change:
-    """
-    Args:
-        same_file: of the protein; residues of two files are compared by number, whatever letters their chains have.
-    """
+    """Residues of two protein files are compared by number, whatever letters their chains have."""
     ours, theirs, places = one.of_ligand_atoms(), reference.of_ligand_atoms(), same_places(one, reference)
     is_same = places >= 0
     gone = np.delete(theirs, places[is_same]).sum()
