@@ -6,8 +6,9 @@ import csv
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -187,21 +188,22 @@ def compute_findings(
 
 def metrics_json(findings: Findings) -> dict[str, object]:
     """What metrics.json holds: plain values, None where a metric is not defined."""
-    return {
-        "part": findings.part.name,
-        "complexes": len(findings.judged.codes),
-        "left_out": list(findings.part.left_out),
-        "resampled": findings.judged.resampled,
-        **{name: _plain(row) for name, row in findings.table.items()},
-        "pearson given ligand size": findings.given_size.as_dict(),
-        "interval": _plain_coverage(findings.coverage),
-        "by kind": _plain_groups(findings.by_kind),
-        "by target": _plain_groups(findings.by_target),
-        "by source": _plain_groups(findings.by_source),
-        "casf": {name: _plain(row) for name, row in findings.powers.items()},
-        "against the best baseline": _plain_comparison(findings.against_baseline),
-        "compared with": _plain_comparison(findings.comparison),
-    }
+    groups = {"by kind": findings.by_kind, "by target": findings.by_target, "by source": findings.by_source}
+    others = {"against the best baseline": findings.against_baseline, "compared with": findings.comparison}
+    return _plain(
+        {
+            "part": findings.part.name,
+            "complexes": len(findings.judged.codes),
+            "left_out": findings.part.left_out,
+            "resampled": findings.judged.resampled,
+            **findings.table,
+            "pearson given ligand size": findings.given_size,
+            "interval": findings.coverage,
+            **{title: {g.name: {"complexes": g.count, **g.metrics} for g in found} for title, found in groups.items()},
+            "casf": findings.powers,
+            **{title: other and _facts(other) for title, other in others.items()},
+        }
+    )
 
 
 def require_common(codes: Sequence[str], source: str, other: Mapping[str, float]) -> None:
@@ -315,23 +317,19 @@ def _against_best(judged: Judged, baselines: Mapping[str, np.ndarray]) -> Compar
     return Comparison(name, len(judged.codes), 0, table)
 
 
-def _plain(row: Mapping[str, Interval]) -> dict[str, dict[str, float | None]]:
-    return {name: value.as_dict() for name, value in row.items()}
-
-
-def _plain_comparison(comparison: Comparison | None) -> dict[str, object] | None:
-    if comparison is None:
-        return None
+def _facts(comparison: Comparison) -> dict[str, object]:
     counts = {"complexes": comparison.count, "left_out": comparison.num_left_out}
-    return {"source": comparison.source, **counts, **_plain(comparison.metrics)}
+    return {"source": comparison.source, **counts, **comparison.metrics}
 
 
-def _plain_coverage(found: Coverage | None) -> dict[str, object] | None:
-    return found and {name: None if value != value else value for name, value in asdict(found).items()}
-
-
-def _plain_groups(groups: Sequence[Group]) -> dict[str, object]:
-    return {group.name: {"complexes": group.count, **_plain(group.metrics)} for group in groups}
+def _plain(value: Any) -> Any:
+    """Dictionaries, lists and numbers; None for NaN, which JSON has not."""
+    value = asdict(value) if is_dataclass(value) else value
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _number(text: str | None, path: Path) -> float:

@@ -10,7 +10,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -29,10 +29,6 @@ class Interval:
     value: float
     low: float
     high: float
-
-    def as_dict(self) -> dict[str, float | None]:
-        """Plain values; None where the metric is not defined, since JSON has no NaN."""
-        return {name: value if math.isfinite(value) else None for name, value in asdict(self).items()}
 
     def __str__(self) -> str:
         if math.isnan(self.value):

@@ -173,12 +173,6 @@ class Series:
             except UserError as error:
                 one.fault = str(error)
 
-    def change(self, one: SeriesLigand, reference: SeriesLigand) -> Change | None:
-        """None where contributions are missing."""
-        if one.attribution is None or reference.attribution is None:
-            return None
-        return change(one.attribution, reference.attribution, same_file=one.pose.protein == reference.pose.protein)
-
     def _measured(self, pose: Pose, smiles: str) -> Measured | None:
         """From the ligand's row, else from the ligands that scores are conditioned on: their mean where there are more.
 

@@ -16,11 +16,11 @@ from src.explanation.series import (
     MAX_EXPLAINED,
     SAME_PLACE,
     Agreements,
-    Change,
     Measured,
     Series,
     SeriesLigand,
     agreements,
+    change,
     same_places,
 )
 from src.scoring.trust import HIGH, LOW, MEDIUM
@@ -156,7 +156,7 @@ def _ligand_section(series: Series, reference: SeriesLigand, why: str) -> str:
             _ligand_cell(number, one, reference, largest),
             _pk_cell(one),
             *([_measured_cell(one)] if is_measured else []),
-            "<span class='reference'>reference</span>" if one is reference else _change_cell(series, one, reference),
+            "<span class='reference'>reference</span>" if one is reference else _change_cell(one, reference),
         )
         for number, one in enumerate(scored, start=1)
     ]
@@ -207,11 +207,11 @@ def _measured_cell(one: SeriesLigand) -> str:
     return text + "<small>known to the score</small>" * measured.is_known
 
 
-def _change_cell(series: Series, one: SeriesLigand, reference: SeriesLigand) -> str:
+def _change_cell(one: SeriesLigand, reference: SeriesLigand) -> str:
     total = f"<b>{signed(one.prediction.pk - reference.prediction.pk, 2)}</b>"
-    found: Change | None = series.change(one, reference)
-    if found is None:
+    if one.attribution is None or reference.attribution is None:
         return total
+    found = change(one.attribution, reference.attribution, same_file=one.pose.protein == reference.pose.protein)
     by_atoms = {"new atoms": found.new_atoms, "lost atoms": found.lost_atoms, "shared atoms": found.same_place}
     by_residues = dict(found.residues) | {"all other residues": found.other_residues}
     return total + "".join(

@@ -44,12 +44,7 @@ class Domain:
 
 
 def domain_facts(graphs: Sequence[ComplexGraph], labels: Sequence[float]) -> dict[str, Any]:
-    """What a checkpoint says about the training set, as plain values.
-
-    Args:
-        graphs: of the training set, not empty.
-        labels: pK of each.
-    """
+    """What a checkpoint says about a training set, which is not empty, as plain values; labels are pK."""
     sizes = [graph.num_ligand_atoms for graph in graphs]
     return {
         "elements": _values(graphs, "element", ligand=True),
@@ -69,21 +64,11 @@ def read_domain(state: Mapping[str, Any]) -> Domain | None:
     stored = state.get("domain")
     if stored is None:
         return None
-    numbers = ("elements", "pocket_elements", "ligand_size", "pK")
-    sound = (
-        _is_list_of(stored.get("residues"), str)
-        and all(_is_list_of(stored.get(name), int, float) for name in numbers)
-        and len(stored["ligand_size"]) == len(stored["pK"]) == 2
-    )
-    if not sound:
+    ranges, sets = ("ligand_size", "pK"), ("elements", "pocket_elements", "residues")
+    sound = all(_is_list_of(stored.get(name), int, float) for name in (*ranges, *sets[:2]))
+    if not (sound and _is_list_of(stored.get("residues"), str) and {len(stored[name]) for name in ranges} == {2}):
         raise CheckpointError("the training set stored in the checkpoint is not described as this program does it")
-    return Domain(
-        frozenset(stored["elements"]),
-        frozenset(stored["pocket_elements"]),
-        frozenset(stored["residues"]),
-        tuple(stored["ligand_size"]),
-        tuple(stored["pK"]),
-    )
+    return Domain(*(frozenset(stored[name]) for name in sets), *(tuple(stored[name]) for name in ranges))
 
 
 def _new_elements(elements: np.ndarray, known: frozenset[int], where: str) -> Iterable[str]:

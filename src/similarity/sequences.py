@@ -61,7 +61,13 @@ def describe(files: Sequence[ComplexFiles], processing: ProcessingSettings) -> d
     """
     path = Path(processing.processed_data_dir) / "sequences.json"
     signatures = {one.code: _signature(one) for one in files}
-    found = _find(_read_cache(path), signatures)
+    known = _read_cache(path)
+    found = {
+        code: Chains(tuple(entry["sequences"]), entry["origin"])
+        for code, source in signatures.items()
+        for entry in known.get(code, [])
+        if entry["source"] == source
+    }
     found |= {one.code: Chains((), "none") for one in files if not (one.protein or one.pocket)}
     missing = [one for one in files if one.code not in found]
     results = run_supervised(
@@ -180,17 +186,6 @@ def _signature(files: ComplexFiles) -> list:
     except OSError:  # a drive that is away; reading will say so
         stat = None
     return [path.name, stat.st_size, stat.st_mtime_ns] if path and stat else []
-
-
-def _find(known: dict[str, list[dict]], signatures: dict[str, list]) -> dict[str, Chains]:
-    """What is known of the files with these signatures."""
-    entries = [
-        (code, entry)
-        for code, source in signatures.items()
-        for entry in known.get(code, [])
-        if entry["source"] == source
-    ]
-    return {code: Chains(tuple(entry["sequences"]), entry["origin"]) for code, entry in entries}
 
 
 def _add_to_cache(path: Path, new: dict[str, dict]) -> None:
