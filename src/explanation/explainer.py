@@ -64,24 +64,13 @@ class PoseAttributions:
 class Explainer:
     """Writes the files of one pose after another."""
 
-    def __init__(
-        self,
-        folder: Path,
-        models: Sequence[ScoringModel],
-        settings: GraphSettings,
-        device: torch.device | str,
-        *,
-        model_name: str,
-        replaces: bool = False,
-        templates: Sequence[Ligand] = (),
-    ):
+    def __init__(self, folder: Path, attributions: PoseAttributions, *, model_name: str, replaces: bool = False):
         """
         Args:
             replaces: the poses that an earlier run explained go, as soon as there is something to put in their place.
-            templates: as PoseAttributions.
         """
         self.folder, self.model_name, self._replaces = folder, model_name, replaces
-        self._attributions = PoseAttributions(models, settings, device, templates)
+        self._attributions = attributions
 
     def add(
         self, pose: Pose, number: int, interval: tuple[float, float] | None = None, remarks: Sequence[str] = ()

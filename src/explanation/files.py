@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from rdkit import Chem, rdBase
 
-from src.chemistry.atoms import ResidueId, clean_name
+from src.chemistry.atoms import Atoms, ResidueId, clean_name
 from src.chemistry.residues import SYMBOLS
 from src.explanation.attribution import Attribution
 from src.graph import FEATURE_COLUMN, Side
@@ -81,19 +81,11 @@ def pdb_text(attribution: Attribution) -> str:
         f"PREDICTED PK {attribution.pk:.3f} = CONSTANT {attribution.constant:.3f} + SUM {attribution.total:.3f}",
     ]
     lines = [f"REMARK 250 {remark}" for remark in remarks]
-    b = np.clip(scale * attribution.of_residues(), -MAX_B, MAX_B)
-    for number, (name, place) in enumerate(zip(pocket.atom_names, pocket.residue_index.tolist(), strict=True)):
-        features = pocket.features[number]
-        record = "ATOM" if features[FEATURE_COLUMN["side"]] == Side.PROTEIN else "HETATM"
-        xyz = pocket.pos[number] - origin
-        lines.append(_atom_line(record, number + 1, name, ids[place], xyz, b[place], int(features[0])))
+    of_residues, of_atoms = attribution.of_residues(), attribution.of_ligand_atoms()
+    lines += _atom_lines(pocket, ids, scale * of_residues[pocket.residue_index], origin, first=1)
     lines.append("TER")
     first = len(pocket) + 1
-    ligand_id = _ligand_id(chains)
-    b = np.clip(scale * attribution.of_ligand_atoms(), -MAX_B, MAX_B)
-    for number, name in enumerate(ligand.atom_names):
-        xyz, element = ligand.pos[number] - origin, int(ligand.features[number, 0])
-        lines.append(_atom_line("HETATM", first + number, name, ligand_id, xyz, b[number], element))
+    lines += _atom_lines(ligand, [_ligand_id(chains)], scale * of_atoms, origin, first=first)
     lines += [f"CONECT{first + i:>5}{first + j:>5}" for i, j in ligand.bonds.T.tolist()]
     return "\n".join([*lines, "END", ""])
 
@@ -159,14 +151,19 @@ def _fitting(residue: ResidueId, chains: dict[str, str], remarks: list[str]) -> 
     return fitting
 
 
-def _atom_line(
-    record: str, serial: int, name: str, residue: ResidueId, xyz: np.ndarray, b: float, atomic_number: int
-) -> str:
+def _atom_lines(
+    atoms: Atoms, residues: Sequence[ResidueId], b: np.ndarray, origin: np.ndarray, *, first: int
+) -> Iterator[str]:
     """https://www.wwpdb.org/documentation/file-format-content/format33/sect9.html#ATOM"""
-    symbol = SYMBOLS[atomic_number].upper() if atomic_number else "X"
-    padded = name[:4] if len(symbol) == 2 or len(name) > 3 else f" {name}"
-    x, y, z = xyz
-    return (
-        f"{record:<6}{serial:>5} {padded:<4} {residue.name:>3} {residue.chain}{residue.number:>4}"
-        f"{residue.insertion:<1}   {x:8.3f}{y:8.3f}{z:8.3f}{1.0:6.2f}{b:6.2f}          {symbol:>2}"
-    )
+    for number, (name, place, features) in enumerate(
+        zip(atoms.atom_names, atoms.residue_index.tolist(), atoms.features, strict=True)
+    ):
+        residue, (x, y, z) = residues[place], atoms.pos[number] - origin
+        record = "ATOM" if features[FEATURE_COLUMN["side"]] == Side.PROTEIN else "HETATM"
+        symbol = SYMBOLS[features[FEATURE_COLUMN["element"]]].upper().replace("*", "X")
+        padded = name[:4] if len(symbol) == 2 or len(name) > 3 else f" {name}"
+        yield (
+            f"{record:<6}{first + number:>5} {padded:<4} {residue.name:>3} {residue.chain}{residue.number:>4}"
+            f"{residue.insertion:<1}   {x:8.3f}{y:8.3f}{z:8.3f}{1.0:6.2f}{np.clip(b[number], -MAX_B, MAX_B):6.2f}"
+            f"          {symbol:>2}"
+        )

@@ -168,7 +168,7 @@ def open_explainer(
     Raises:
         StorageError: there is something in it already.
     """
-    from src.explanation.explainer import Explainer  # only where it is asked for
+    from src.explanation.explainer import Explainer, PoseAttributions  # only where it is asked for
 
     folder = options.explain
     if folder is None:
@@ -176,9 +176,10 @@ def open_explainer(
     if not (goes_on or options.overwrite) and folder.is_dir() and any(folder.iterdir()):
         raise StorageError(f"{folder} is not empty: give another folder to --explain, or add --overwrite")
     prepare_folder(folder)
-    how = {"replaces": options.overwrite and not goes_on, "templates": _templates(options)}
     model = ensemble.models, ensemble.graph_settings, ensemble.device
-    return Explainer(folder, *model, model_name=_model_name(checkpoints), **how)
+    attributions = PoseAttributions(*model, _templates(options))
+    replaces = options.overwrite and not goes_on
+    return Explainer(folder, attributions, model_name=_model_name(checkpoints), replaces=replaces)
 
 
 def open_report(

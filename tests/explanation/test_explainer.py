@@ -24,7 +24,7 @@ from src.data.batching import collate
 from src.data.dataset import Example
 from src.data_processing import build_graph, pocket_atoms
 from src.explanation.attribution import Attribution
-from src.explanation.explainer import Explainer, explain, write_explanation
+from src.explanation.explainer import Explainer, PoseAttributions, explain, write_explanation
 from src.explanation.files import MAX_B, b_factor_scale, pdb_text, pymol_text, residue_rows, sdf_text
 from src.explanation.page import MAX_DRAWN_ATOMS, Score, drawing, page
 from src.gaussian_process.joined_model import JoinedModel
@@ -304,6 +304,10 @@ def test_the_folder_of_a_pose_has_all_files_and_a_safe_name_of_its_own(explained
     }
 
 
+def attributions() -> PoseAttributions:
+    return PoseAttributions([random_model()], GRAPH_SETTINGS, "cpu")
+
+
 def test_many_poses_are_explained_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read(tmp_path, sdf=ligand_sdf("<script>") + ligand_sdf("b", shift=(0.1, 0, 0)))
     times_read = []
@@ -311,7 +315,7 @@ def test_many_poses_are_explained_one_after_another(tmp_path: Path, monkeypatch:
         "src.explanation.explainer.read_protein", lambda path: times_read.append(path) or read_protein(path)
     )
     models = [random_model(0), random_model(1)]
-    explainer = Explainer(tmp_path / "out", models, GRAPH_SETTINGS, "cpu", model_name="two")
+    explainer = Explainer(tmp_path / "out", PoseAttributions(models, GRAPH_SETTINGS, "cpu"), model_name="two")
     poses = list(iter_poses(tmp_path / "p.pdb", [tmp_path / "l.sdf"]))
     found = [explainer.add(pose, number) for number, pose in enumerate(poses, start=1)]
     assert len(times_read) == 1
@@ -330,9 +334,7 @@ def test_the_list_of_poses_has_those_that_were_explained_before_a_stop(explained
         write(tmp_path, evil, number)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "explanation.html").write_text("something else")
-    text = (
-        Explainer(tmp_path, [random_model()], GRAPH_SETTINGS, "cpu", model_name="m").close().read_text(encoding="utf-8")
-    )
+    text = Explainer(tmp_path, attributions(), model_name="m").close().read_text(encoding="utf-8")
     assert re.findall(r"href='(\d+)_", text) == ["0002", "0009", "10001"]
     assert text.count(f">a, pK 9 &lt;title&gt;&amp;</a></th><td>{explained.pk:.3f}</td>") == 3
     assert "mine" not in text
@@ -341,9 +343,7 @@ def test_the_list_of_poses_has_those_that_were_explained_before_a_stop(explained
 def test_the_list_of_poses_says_how_sure_each_is(explained: Attribution, tmp_path: Path) -> None:
     write(tmp_path, explained, 1)
     write(tmp_path, explained, 2, interval=(4.26, 7.81), remarks=("unlike the training: <b>", "warning: 3 Å & away"))
-    text = (
-        Explainer(tmp_path, [random_model()], GRAPH_SETTINGS, "cpu", model_name="m").close().read_text(encoding="utf-8")
-    )
+    text = Explainer(tmp_path, attributions(), model_name="m").close().read_text(encoding="utf-8")
     pk = f"<td>{explained.pk:.3f}</td>"
     assert f"{pk}<td></td><td></td></tr>" in text
     assert f"{pk}<td>4.3 to 7.8</td><td>unlike the training: &lt;b&gt;; 3 Å &amp; away</td></tr>" in text
@@ -360,7 +360,7 @@ def test_what_an_earlier_run_explained_goes_and_nothing_else(explained: Attribut
     write(elsewhere, explained, 4)
     (out / "0004_link").symlink_to(next(elsewhere.iterdir()))
     read(tmp_path)
-    explainer = Explainer(out, [random_model()], GRAPH_SETTINGS, "cpu", model_name="m", replaces=True)
+    explainer = Explainer(out, attributions(), model_name="m", replaces=True)
     assert (out / "0001_acetamide" / "explanation.html").is_file()  # as long as nothing takes their place
     (pose,) = iter_poses(tmp_path / "p.pdb", [tmp_path / "l.sdf"])
     for number in (7, 8):
