@@ -24,7 +24,6 @@ METRIC_TITLES = {
     "kendall": "Kendall τ",
 }
 NUM_WORST = 12
-MAX_SKIPPED_ROWS = 500  # on the page; skipped.csv has all
 NO_FIGURES = "No figures: matplotlib is not installed (pip install matplotlib), then the same command draws them."
 
 
@@ -173,10 +172,8 @@ def _skipped(findings: Findings) -> str:
     if not rows:
         return "<p>Every complex of the index is used.</p>"
     reasons = Counter((row.stage, row.reason) for row in rows).most_common(15)
-    counts = table(["stage", "reason", "complexes"], [[escaped(s), escaped(r), f"{n:,}"] for (s, r), n in reasons])
-    listed = [[escaped(row.code), escaped(row.stage), escaped(row.reason)] for row in rows[:MAX_SKIPPED_ROWS]]
-    more = f" (the first {MAX_SKIPPED_ROWS}; skipped.csv has all)" if len(rows) > MAX_SKIPPED_ROWS else ""
-    return counts + details(f"All {len(rows):,} with their reasons{more}", table(["code", "stage", "reason"], listed))
+    note = "<p class='note'>skipped.csv names each of them.</p>"
+    return note + table(["stage", "reason", "complexes"], [[escaped(s), escaped(r), f"{n:,}"] for (s, r), n in reasons])
 
 
 def _provenance(findings: Findings) -> str:

@@ -226,14 +226,12 @@ def agreements(ligands: Sequence[SeriesLigand]) -> Agreements:
         WEIGHT: np.array([one.weight for one in chosen]),
         ATOMS: np.array([one.num_heavy_atoms for one in chosen], dtype=float),
     }
-    rows = [_agreement(SCORE, score, measured, rmse(score, measured))]
-    rows += [_agreement(name, size, measured, _line_rmse(size, measured)) for name, size in sizes.items()]
+    rows = []
+    for name, values in {SCORE: score, **sizes}.items():
+        found = metrics_with_intervals(values, measured)
+        error = rmse(score, measured) if name == SCORE else _line_rmse(values, measured)
+        rows.append(Agreement(name, found["pearson"], found["spearman"], error))
     return Agreements(len(chosen), tuple(rows), _verdict(score, sizes, measured))
-
-
-def _agreement(name: str, values: np.ndarray, measured: np.ndarray, error: float) -> Agreement:
-    found = metrics_with_intervals(values, measured)
-    return Agreement(name, found["pearson"], found["spearman"], error)
 
 
 def _line_rmse(size: np.ndarray, measured: np.ndarray) -> float:
