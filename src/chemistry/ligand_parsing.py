@@ -59,13 +59,11 @@ def _require_coordinates(words: list[str], line: str) -> None:
 
 
 def _without_lone_pairs(mol: Chem.Mol) -> Chem.Mol:
-    mol = Chem.RWMol(mol)
-    mol.BeginBatchEdit()
-    for atom in mol.GetAtoms():
-        if atom.GetSymbol() == _LONE_PAIR:
-            mol.RemoveAtom(atom.GetIdx())
-    mol.CommitBatchEdit()
-    return mol.GetMol()
+    with Chem.RWMol(mol) as edited:
+        for atom in edited.GetAtoms():
+            if atom.GetSymbol() == _LONE_PAIR:
+                edited.RemoveAtom(atom.GetIdx())
+    return edited.GetMol()
 
 
 def _with_known_symbols(text: str) -> str:

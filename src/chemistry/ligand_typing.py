@@ -278,10 +278,9 @@ def _keep_largest_fragment(mol: Chem.RWMol) -> list[str]:
     fragments = sorted(Chem.GetMolFrags(mol), key=len, reverse=True)
     if len(fragments) < 2:
         return []
-    mol.BeginBatchEdit()
-    for number in chain(*fragments[1:]):
-        mol.RemoveAtom(number)
-    mol.CommitBatchEdit()
+    with mol:
+        for number in chain(*fragments[1:]):
+            mol.RemoveAtom(number)
     sizes = ", ".join(str(len(fragment)) for fragment in fragments[1:6])
     return [f"{len(fragments)} fragments, largest of {len(fragments[0])} atoms used, dropped: {sizes} atoms"]
 

@@ -91,11 +91,10 @@ def _molecule(found: list[int], pos: np.ndarray, bonds: list[tuple[int, int, Che
             for atom in (i, j):
                 mol.GetAtomWithIdx(atom).SetIsAromatic(True)
     mol.AddConformer(conformer, assignId=True)
-    mol.BeginBatchEdit()
-    for number, element in enumerate(found):
-        if element == LONE_PAIR:
-            mol.RemoveAtom(number)
-    mol.CommitBatchEdit()
+    with mol:
+        for number, element in enumerate(found):
+            if element == LONE_PAIR:
+                mol.RemoveAtom(number)
     return mol.GetMol()
 
 

@@ -155,12 +155,11 @@ def _complete(atom: Chem.Atom) -> int:
 
 def _remove_hydrogens(mol: Chem.RWMol, atoms: list[Chem.Atom]) -> None:
     """Those that a program gave to P and S where it missed the double bonds."""
-    mol.BeginBatchEdit()
-    for atom in atoms:
-        for other in atom.GetNeighbors():
-            if other.GetAtomicNum() == 1 and _valence(atom) not in _VALENCES.get(atom.GetAtomicNum(), (4,)):
-                mol.RemoveAtom(other.GetIdx())
-    mol.CommitBatchEdit()
+    with mol:
+        for atom in atoms:
+            for other in atom.GetNeighbors():
+                if other.GetAtomicNum() == 1 and _valence(atom) not in _VALENCES.get(atom.GetAtomicNum(), (4,)):
+                    mol.RemoveAtom(other.GetIdx())
 
 
 def _is_end(atom: Chem.Atom) -> bool:

@@ -164,7 +164,8 @@ def read_calibration(state: Mapping[str, Any]) -> Calibration | None:
         return None
     constant, slopes, thirds = (stored.get(name) for name in ("constant", "slopes", "thirds"))
     sound = _are_numbers([constant], 1) and _are_numbers(slopes, len(FACTS)) and _are_numbers(thirds, 2)
-    if not (sound and all(map(math.isfinite, (constant, *slopes))) and thirds[0] <= thirds[1]):
+    sound = sound and all(map(math.isfinite, (constant, *slopes))) and thirds[0] <= thirds[1]
+    if not sound:
         raise CheckpointError(
             "the calibration stored in it is not a constant with slopes and thirds, as this release writes it"
         )
