@@ -30,8 +30,7 @@ _FIRST = {8: 0, 16: 1, 34: 2, 52: 2, 7: 3, 6: 4}  # which neighbour takes a doub
 def settle_charges(mol: Chem.RWMol, *, states_charges: bool) -> list[str]:
     """Bring an unsanitised molecule to the one drawing, hydrogens of the file included; notes on repairs.
 
-    Args:
-        states_charges: whether the file could have said charges; MOL2 cannot, and charging its atoms is no repair.
+    Charging atoms is no repair where the file could not have stated charges, as a MOL2 cannot.
     """
     for atom in mol.GetAtoms():
         if atom.GetAtomicNum() == 7 and atom.GetFormalCharge() == 0 and _valence(atom) == 5:

@@ -66,11 +66,7 @@ class Coverage:
 
 
 def calibrate(errors: np.ndarray) -> Calibration | None:
-    """One width for all, by the errors on a validation set of n complexes; None where they are too few to tell.
-
-    Args:
-        errors: [n] predicted minus measured pK; those that are not finite are left out.
-    """
+    """One width for all, by the finite ones of n errors in pK on a validation set; None where they are too few."""
     width = conformal_half_width(errors[np.isfinite(errors)])
     return Calibration(math.log(max(width, LEAST_ERROR))) if width is not None else None
 
@@ -108,9 +104,7 @@ def conformal_half_width(errors: np.ndarray, level: float = LEVEL) -> float | No
 def ensemble_half_widths(members: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Half widths [n], pK, around the mean of several models: the mean of theirs, and wider where they disagree.
 
-    Args:
-        members: [models, n] their half widths, pK.
-        predicted: [models, n] pK.
+    Both arguments are [models, n] in pK: the half widths of the members, and what they predicted.
     """
     return widened(members.mean(axis=0), member_spread(predicted))
 

@@ -26,8 +26,7 @@ INK, MUTED, LINE, ACCENT, SECOND, PAPER = (f"#0{n}0{n}0{n}" for n in range(1, 7)
 PAGE_COLOURS = dict(
     zip((INK, MUTED, LINE, ACCENT, SECOND, PAPER), ("ink", "muted", "line", "accent", "second", "paper"), strict=True)
 )
-MAX_VECTOR_POINTS = 3000  # more are drawn as one bitmap inside the SVG, in a colour that suits light and dark
-BITMAP_COLOUR = "#4f86b8"
+POINTS = {"s": 16, "alpha": 0.6, "linewidths": 0, "color": ACCENT}
 STYLE = {
     "svg.fonttype": "none",  # text stays text, in the font of the page
     "svg.hashsalt": "report",  # the same figure is the same text each time
@@ -82,7 +81,7 @@ def parity(predicted: np.ndarray, measured: np.ndarray) -> str:
         ends = np.array([both.min() - 0.5, both.max() + 0.5])
         axes.fill_between(ends, ends - 1, ends + 1, color=MUTED, alpha=0.12, linewidth=0, label="within 1 pK")
         axes.plot(ends, ends, color=MUTED, linewidth=1, label="perfect")
-        _points(axes, measured, predicted)
+        axes.scatter(measured, predicted, **POINTS)
         if len(measured) > 4 and np.ptp(measured) > 0:
             line = np.polynomial.Polynomial.fit(measured, predicted, 1)
             axes.plot(*line.linspace(2), color=SECOND, label="regression")
@@ -98,7 +97,7 @@ def residuals(predicted: np.ndarray, measured: np.ndarray, heavy_atoms: np.ndarr
 
     def draw(left: Axes, right: Axes) -> None:
         error = predicted - measured
-        _points(left, heavy_atoms, error)
+        left.scatter(heavy_atoms, error, **POINTS)
         left.set(xlabel="heavy atoms of the ligand", ylabel="predicted − measured (pK)")
         names = sorted(set(kinds))
         groups = [error[np.array(kinds) == name] for name in names]
@@ -159,11 +158,6 @@ def for_page(svg: str, description: str) -> str:
     svg = svg.replace("xlink:href", "href")
     svg = re.sub("#0([1-6])0(?:\\1)0(?:\\1)", lambda match: f"var(--{PAGE_COLOURS[match[0]]})", svg)
     return svg.replace("<svg", f'<svg role="img" aria-label="{description}"', 1)
-
-
-def _points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    many = len(x) > MAX_VECTOR_POINTS
-    axes.scatter(x, y, s=16, alpha=0.6, linewidths=0, color=BITMAP_COLOUR if many else ACCENT, rasterized=many)
 
 
 def _svg(

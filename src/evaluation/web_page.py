@@ -79,12 +79,7 @@ def document(title: str, body: str, css: str = "") -> str:
 def table(
     header: Iterable[str], rows: Iterable[Sequence[str]], total: Sequence[str] = (), marked: int | None = None
 ) -> str:
-    """
-    Args:
-        rows: the first cell of each is its name.
-        total: a last row that sums up the others.
-        marked: number of the row that stands out.
-    """
+    """A table; the first cell of a row is its name, total a last row, marked the number of one that stands out."""
 
     def line(cells: Sequence[str], how: str = "") -> str:
         return f"<tr{how}><th scope='row'>{cells[0]}</th>{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
