@@ -71,12 +71,3 @@ def test_numbers_that_are_missing_leave_a_gap() -> None:
 @pytest.mark.parametrize("smiles", ["", "not a molecule"])
 def test_a_ligand_that_cannot_be_read_has_no_drawing(smiles: str) -> None:
     assert figures.molecule_drawing(smiles) is None
-
-
-def test_bins_hold_equally_many_and_their_intervals_the_mean() -> None:
-    x = np.arange(60)
-    centres, means, halves = figures._binned(x, np.where(x < 30, 1.0, -1.0) + 0.1 * (x % 2))
-    assert len(centres) == 6
-    assert means == pytest.approx([1.05] * 3 + [-0.95] * 3)
-    assert (halves < 0.05).all()
-    assert len(figures._binned(np.full(20, 3), np.zeros(20))[0]) == 0
