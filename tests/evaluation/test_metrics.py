@@ -14,6 +14,7 @@ from src.evaluation.metrics import (
     Interval,
     _resampled_metrics,
     compare,
+    concordance,
     kendall,
     mae,
     metrics,
@@ -45,11 +46,32 @@ def test_correlations_by_hand() -> None:
     assert spearman(PREDICTED, MEASURED) == pytest.approx(0.8)
     # Of 6 pairs the first alone is in the wrong order.
     assert kendall(PREDICTED, MEASURED) == pytest.approx(4 / 6)
+    assert concordance(PREDICTED, MEASURED) == pytest.approx(5 / 6)
+
+
+def test_ties_in_the_concordance_index_by_hand() -> None:
+    # The labels tie pair (0, 1), which does not count; the predictions tie (1, 2): 4 right and a half, of 5.
+    assert concordance(np.array([1.0, 2.0, 2.0, 3.0]), np.array([5.0, 5.0, 6.0, 7.0])) == pytest.approx(4.5 / 5)
+    assert concordance(np.full(4, 1.0), MEASURED) == 0.5
+    assert math.isnan(concordance(MEASURED, np.full(4, 1.0)))
+    assert math.isnan(concordance(np.array([5.0, math.nan, 7.0, 10.0]), MEASURED))  # no prediction is no tie
+
+
+def test_the_concordance_index_is_that_of_every_pair() -> None:
+    rng = np.random.default_rng(0)
+    predicted, measured = rng.integers(0, 9, 80).astype(float), rng.integers(0, 9, 80).astype(float)
+    right, pairs = 0.0, 0
+    for i in range(80):
+        for j in range(80):
+            if measured[i] > measured[j]:
+                pairs += 1
+                right += (predicted[i] > predicted[j]) + 0.5 * (predicted[i] == predicted[j])
+    assert concordance(predicted, measured) == pytest.approx(right / pairs, rel=1e-12)
 
 
 def test_the_best_model_is_perfect() -> None:
     assert metrics(MEASURED, MEASURED) == pytest.approx(
-        {"rmse": 0.0, "mae": 0.0, "pearson": 1.0, "spearman": 1.0, "kendall": 1.0}
+        {"rmse": 0.0, "mae": 0.0, "pearson": 1.0, "spearman": 1.0, "kendall": 1.0, "concordance": 1.0}
     )
 
 

@@ -58,7 +58,7 @@ def test_what_the_files_hold(run: Run) -> None:
     numbers = metrics(run)
     assert {"this model", "predict the mean", "contact count only", "ligand only", "nearest ligands"} <= set(numbers)
     assert "ligand size only" not in numbers  # every ligand has four atoms
-    assert set(numbers["this model"]) == {"rmse", "mae", "pearson", "spearman", "kendall"}
+    assert set(numbers["this model"]) == {"rmse", "mae", "pearson", "spearman", "kendall", "concordance"}
     page = (run.results / "report.html").read_text()
     assert page.count("<h3>") == 3
     assert ">Protein</th>" in page
