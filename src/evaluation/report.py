@@ -22,6 +22,7 @@ METRIC_TITLES = {
     "pearson": "Pearson R",
     "spearman": "Spearman ρ",
     "kendall": "Kendall τ",
+    "concordance": "C-index",
 }
 NUM_WORST = 12
 NO_FIGURES = "No figures: matplotlib is not installed (pip install matplotlib), then the same command draws them."
