@@ -113,7 +113,7 @@ def publish_checkpoint(source: Path, path: Path) -> None:
 
 
 def load_checkpoint(path: Path, *, required: Collection[str] = FULL) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU; no file, however made, runs code or fills memory beyond its own size.
+    """Read a checkpoint onto the CPU; no file, however made, runs code or fills memory beyond twice its size.
 
     Args:
         path: The file.

@@ -25,7 +25,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from src.system.archives import ArchiveError, check_archive
+from src.system.archives import ArchiveError, verified
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def write_plain(path: Path, value: dict[str, Any], *, before_replace: Callable[[
 
     def complete(temporary: Path) -> None:
         with open(temporary, "rb") as file:
-            _check_archive(file)
+            verified(file)
         if before_replace:
             before_replace()
 
@@ -79,18 +79,16 @@ def to_plain(value: Any) -> Any:
 
 
 def read_plain(path: Path) -> Any:
-    """Read such a file onto the CPU; no file, however made, runs code or fills memory beyond its own size.
+    """Read such a file onto the CPU; no file, however made, runs code or fills memory beyond twice its size.
 
     Raises:
         StorageError: Not a file, damaged, or not plain data.
     """
     try:
         with open(path, "rb") as file:
-            _check_archive(file)
-            file.seek(0)
-            value = torch.load(file, map_location="cpu", weights_only=True)
+            value = torch.load(verified(file), map_location="cpu", weights_only=True)
         _check_loaded(value)
-    except StorageError as error:
+    except (ArchiveError, StorageError) as error:
         raise StorageError(f"{path}: {error}") from error
     except pickle.UnpicklingError as error:
         raise StorageError(f"{path}: refused: {_unsafe_names(path) or cause(error)}") from error
@@ -198,7 +196,7 @@ def _replace(
         if complete:
             complete(temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError, StorageError) as error:  # torch may report a full disk as RuntimeError
+    except (OSError, RuntimeError, ArchiveError) as error:  # torch may report a full disk as RuntimeError
         raise StorageError(f"{path}: not saved (needs {size / 1e6:.1f} MB): {cause(error)}") from error
     finally:
         with contextlib.suppress(OSError):
@@ -260,14 +258,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
     except OSError as error:
         log.debug("%s: the folder could not be written through to the disk: %s", folder, error)
-
-
-def _check_archive(file: IO[bytes]) -> None:
-    """Refuse what `torch.load` would misread, on the same open file: nobody can swap it in between."""
-    try:
-        check_archive(file, os.fstat(file.fileno()).st_size)
-    except ArchiveError as error:
-        raise StorageError(str(error)) from error
 
 
 def _check_loaded(state: Any) -> None:
