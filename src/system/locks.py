@@ -51,7 +51,7 @@ def sole_use(folders: Mapping[str, Path]) -> Iterator[None]:
         for folder, setting in by_path.items():
             lock = _new_lock(folder)
             try:
-                has_lock = _acquire(lock, folder, wait=False)
+                has_lock = _acquire(lock, folder)
             except Timeout:
                 raise FolderInUseError(
                     f"{setting}: {folder} is in use by {_holder(folder)}. Wait until that has ended, or give this run "
@@ -72,9 +72,10 @@ def sole_use_of_file(path: Path, option: str) -> Iterator[None]:
         FolderInUseError: another process writes it; the message names the option that it was given to.
         StorageError: as `sole_use`.
     """
-    lock = _new_lock_of_file(path)
+    real = path.parent.resolve() / path.name  # two ways to one folder are one lock
+    lock = FileLock(real.with_name(f".{path.name}.lock"), fallback_to_soft=False)
     try:
-        has_lock = _acquire(lock, path, wait=False)
+        has_lock = _acquire(lock, path)
     except Timeout:
         raise FolderInUseError(
             f"{path} is being written by another process: wait until that has ended, or give another {option}"
@@ -100,10 +101,10 @@ def in_turn(folder: Path) -> Iterator[None]:
         return
     lock = _new_lock(folder)
     try:
-        has_lock = _acquire(lock, folder, wait=False)
+        has_lock = _acquire(lock, folder)
     except Timeout:
         log.info("%s is being written to by %s; waiting until that has ended", folder, _holder(folder))
-        has_lock = _acquire(lock, folder, wait=True)
+        has_lock = _acquire(lock, folder, timeout=-1)
     with _held(lock, folder) if has_lock else contextlib.nullcontext():
         yield
 
@@ -113,15 +114,10 @@ def _new_lock(folder: Path) -> FileLock:
     return FileLock(folder / LOCK_NAME, fallback_to_soft=False)
 
 
-def _new_lock_of_file(path: Path) -> FileLock:
-    real = path.parent.resolve() / path.name  # two ways to one folder are one lock
-    return FileLock(real.with_name(f".{path.name}.lock"), fallback_to_soft=False)
-
-
-def _acquire(lock: FileLock, folder: Path, *, wait: bool) -> bool:
+def _acquire(lock: FileLock, folder: Path, timeout: float = 0) -> bool:
     """Whether the lock is held now; False where the file system has none. Timeout when another process has it."""
     try:
-        lock.acquire(timeout=-1 if wait else 0, poll_interval=POLL_S)
+        lock.acquire(timeout=timeout, poll_interval=POLL_S)
     except Timeout:
         raise
     except OSError as error:
