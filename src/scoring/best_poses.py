@@ -10,12 +10,12 @@ import numpy as np
 
 from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
-from src.scoring.row_formats import sdf_items
+from src.scoring.row_formats import split_items
 
 
 @dataclass
 class _Ligand:
-    pose: Pose
+    pose: Pose  # the best so far
     prediction: Prediction
     pks: list[float] = field(default_factory=list)  # of the poses that were scored
 
@@ -63,5 +63,5 @@ def ligand_name(pose: Pose, by: str) -> str:
         return pose.title
     if pose.record is None or pose.record.kind != "sdf":
         return ""
-    values = (text.partition("\n")[2] for name, text in sdf_items(pose.record.text) if name == by)
+    values = (text.partition("\n")[2] for name, text in split_items(pose.record.text)[1] if name == by)
     return " ".join(next(values, "").split())

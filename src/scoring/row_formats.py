@@ -9,7 +9,6 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
 
 from rdkit import Chem, rdBase
 
@@ -23,48 +22,38 @@ from src.system.storage import csv_line
 _MARK = "predict.py_items"  # the data item that names those which were written here
 
 
-class RowFormat(Protocol):
-    """Rows as text; the first and the last line of a file are separate."""
+class RowFormat:
+    """Rows as text, and what stands before and behind all of them in a file."""
 
-    def head(self) -> str: ...
+    head, tail = "", ""
 
-    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str: ...
-
-    def tail(self) -> str: ...
-
-
-class CsvRows:
     def __init__(self, columns: Sequence[str]):
         self.columns = columns
 
-    def head(self) -> str:
-        return csv_line(self.columns)
+    def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str:
+        raise NotImplementedError
+
+
+class CsvRows(RowFormat):
+    def __init__(self, columns: Sequence[str]):
+        super().__init__(columns)
+        self.head = csv_line(columns)
 
     def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str:
         return csv_line("" if row.get(name) is None else row[name] for name in self.columns)
 
-    def tail(self) -> str:
-        return ""
 
-
-class JsonRows:
+class JsonRows(RowFormat):
     """One array with an object on each line."""
 
-    def __init__(self, columns: Sequence[str]):
-        self.columns = columns
-
-    def head(self) -> str:
-        return "["
+    head, tail = "[", "\n]\n"
 
     def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str:
         values = {name: row.get(name) for name in self.columns}
         return ("\n" if first else ",\n") + json.dumps(values, ensure_ascii=False, allow_nan=False)
 
-    def tail(self) -> str:
-        return "\n]\n"
 
-
-class SdfRows:
+class SdfRows(RowFormat):
     """The molecule, and each column that has a value as a data item.
 
     The items of the molecule stay, but for those that an earlier run of this program left, which the item _MARK lists.
@@ -72,14 +61,8 @@ class SdfRows:
     from a table of pairs.
     """
 
-    def __init__(self, columns: Sequence[str]):
-        self.columns = columns
-
-    def head(self) -> str:
-        return ""
-
     def row(self, row: Mapping[str, object], pose: Pose, *, first: bool, scored: bool) -> str:
-        block, items = _split_items(_record(pose, str(row.get(self.columns[len(pose.given)], "")), scored))
+        block, items = split_items(_record(pose, str(row.get(self.columns[len(pose.given)], "")), scored))
         earlier = _earlier_items(items)
         items = [(name, text) for name, text in items if name not in earlier]
         users = [name for name, _ in items]
@@ -95,9 +78,6 @@ class SdfRows:
         own = json.dumps([name for name, _ in items[len(users) :]])
         return block + "".join(text for _, text in items) + f"> <{_MARK}>\n{own}\n\n$$$$\n"
 
-    def tail(self) -> str:
-        return ""
-
 
 def row_format(path: Path, columns: Sequence[str]) -> RowFormat:
     """By the ending of the file, without .gz."""
@@ -111,14 +91,11 @@ def free_name(name: str, taken: Collection[str], prefix: str = "predicted_") -> 
     return name
 
 
-def sdf_items(text: str) -> list[tuple[str, str]]:
-    """The name and the text, header line included, of each data item of a molecule of an SDF."""
-    return _split_items(text)[1]
+def split_items(text: str) -> tuple[str, list[tuple[str, str]]]:
+    """A molecule of an SDF without its data items, and the name and the text, header line included, of each.
 
-
-def _split_items(text: str) -> tuple[str, list[tuple[str, str]]]:
-    """A molecule of an SDF without its data items, and the name and text of each; an item begins with a line in '>'
-    below the molecule or an empty line (CTfile formats, BIOVIA 2020)."""
+    An item begins with a line in '>' below the molecule or an empty line (CTfile formats, BIOVIA 2020).
+    """
     lines = list(io.StringIO(text))
     first = next((number for number, line in enumerate(lines) if line.startswith("M  END")), 3) + 1
     starts = [
@@ -156,7 +133,7 @@ def _record(pose: Pose, name: str, scored: bool) -> str:
     if text and pose.record.kind == "sdf":
         # A data field ends with an empty line.
         text = text if text.rstrip().endswith("M  END") or text.endswith("\n\n") else text.rstrip("\n") + "\n\n"
-        head, items = text.split("\n", 3)[:3], "".join(item for _, item in _split_items(text)[1])
+        head, items = text.split("\n", 3)[:3], "".join(item for _, item in split_items(text)[1])
         return "\n".join([*head, block.split("\n", 3)[3] + items]) if block else text
     return block or f"{on_a_line(name)}\n\n\n  0  0  0  0  0  0  0  0  0  0999 V2000\nM  END\n"
 

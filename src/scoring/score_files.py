@@ -127,7 +127,7 @@ class ScoreFile:
             self._open()  # all rows are there, but not the end of the file
         if self._file is None:
             return
-        self._pending.append(self._format.tail())
+        self._pending.append(self._format.tail)
         try:
             with self._file:
                 self._write()
@@ -191,7 +191,7 @@ class ScoreFile:
                 self.state_path.unlink(missing_ok=True)
             raise StorageError(f"{self.path}: cannot be written: {cause(error)}") from error
         if not self._is_begun:
-            self._pending.append(self._format.head())
+            self._pending.append(self._format.head)
             self.save()
 
     def _write(self) -> None:
@@ -227,7 +227,7 @@ class ScoreFile:
 
     def _has_head_alone(self) -> bool:
         """Whether the file is what a run leaves that is killed before its first row is safe."""
-        head = self._packed(self._format.head())
+        head = self._packed(self._format.head)
         with open(self.path, "rb") as file:
             return head.startswith(file.read(len(head) + 1))
 
@@ -237,7 +237,7 @@ class ScoreStream:
 
     def __init__(self, columns: Sequence[str]):
         self._format = CsvRows(columns)
-        self._head = self._format.head()
+        self._head = self._format.head
         self.num_rows = 0
 
     def __enter__(self) -> ScoreStream:

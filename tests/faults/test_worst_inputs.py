@@ -25,7 +25,7 @@ from src.pdbbind.folders import ComplexFiles
 from src.pdbbind.index import read_index
 from src.pdbbind.user_table import read_table
 from src.scoring.poses import PoseError, read_pairs
-from src.scoring.row_formats import _split_items
+from src.scoring.row_formats import split_items
 from src.similarity.sequences import read_chains
 from src.similarity.split_files import SplitFileError, read_split_file
 from tests.chemistry.protein_texts import alanine, line
@@ -191,7 +191,7 @@ def test_splitting_ligand_files(tmp_path, name):
 
 def test_splitting_the_data_items_of_an_sdf():
     for item in ("> <a>\n1\n\n", ">" + "<" * 50 + "\n", "> <a\n\n", ">\n\n"):
-        assert_grows_in_proportion(lambda n, item=item: lambda: _split_items(sdf_text() + item * n))
+        assert_grows_in_proportion(lambda n, item=item: lambda: split_items(sdf_text() + item * n))
 
 
 LISTS: dict[str, tuple[Callable[[Path], object], Callable[[int], str]]] = {
