@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import random
@@ -62,11 +63,8 @@ CONTENTS = {"model": Tensor, "ema": Tensor, "versions": str, "split": list}
 OPTIONAL = frozenset({"calibration", "domain", "process", "processes"})
 FULL = frozenset(SCHEMA) - OPTIONAL
 FOR_PREDICTION = frozenset({"format", "model_settings", "graph_settings", "data_version", "model", "split"})
-PUBLISHED = (FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}) - {
-    "processes"
-}  # nothing of the machine it was trained on
-
-
+# Nothing of the machine it was trained on.
+PUBLISHED = (FOR_PREDICTION | OPTIONAL | {"versions", "dataset"}) - {"processes"}
 MEMBERS = "members"  # key of a file that holds several models
 
 
@@ -90,12 +88,10 @@ def save_checkpoint(path: Path, state: dict[str, Any], *, keep_previous: bool = 
         if keep_previous and path.exists():
             _keep_as_previous(path)
 
-    try:
+    with _as_checkpoint_errors():
         plain = to_plain({**state, "format": FORMAT_NUMBER})
         _check_schema(plain, FULL)
         write_plain(path, plain, before_replace=before_replace)
-    except StorageError as error:
-        raise CheckpointError(str(error)) from error
 
 
 def publish_checkpoint(source: Path, path: Path) -> None:
@@ -105,11 +101,8 @@ def publish_checkpoint(source: Path, path: Path) -> None:
         CheckpointError: `source` cannot be read or its weights are not finite, or the disk does not take `path`.
     """
     state = _load_resumable(source)
-    kept = {key: value for key, value in state.items() if key in PUBLISHED}
-    try:
-        write_plain(path, to_plain({**kept, "model": state["ema"] or state["model"]}))
-    except StorageError as error:
-        raise CheckpointError(str(error)) from error
+    with _as_checkpoint_errors():
+        write_plain(path, to_plain({**_published(state), "model": state["ema"] or state["model"]}))
 
 
 def load_checkpoint(path: Path, *, required: Collection[str] = FULL) -> dict[str, Any]:
@@ -122,14 +115,10 @@ def load_checkpoint(path: Path, *, required: Collection[str] = FULL) -> dict[str
     Raises:
         CheckpointError: Not a file, damaged, made by a newer version, incomplete, or not plain data.
     """
-    try:
+    with _as_checkpoint_errors():
         state = read_plain(path)
-    except StorageError as error:
-        raise CheckpointError(str(error)) from error
-    try:
+    with _named(path):
         _check_schema(state, required)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
     return state
 
 
@@ -139,11 +128,8 @@ def save_members(path: Path, states: Sequence[dict[str, Any]]) -> None:
     Raises:
         CheckpointError: the disk does not take the file.
     """
-    members = [{key: value for key, value in state.items() if key in PUBLISHED} for state in states]
-    try:
-        write_plain(path, to_plain({"format": FORMAT_NUMBER, MEMBERS: members}))
-    except StorageError as error:
-        raise CheckpointError(str(error)) from error
+    with _as_checkpoint_errors():
+        write_plain(path, to_plain({"format": FORMAT_NUMBER, MEMBERS: [_published(state) for state in states]}))
 
 
 def load_members(path: Path) -> list[dict[str, Any]]:
@@ -157,10 +143,8 @@ def load_members(path: Path) -> list[dict[str, Any]]:
     if type(members) is not list or not members:
         raise CheckpointError(f"{path}: damaged: its models are not a list")
     for member in members:
-        try:
+        with _named(path):
             _check_schema(member if type(member) is dict else {}, FOR_PREDICTION)
-        except CheckpointError as error:
-            raise CheckpointError(f"{path}: {error}") from error
     return members
 
 
@@ -245,6 +229,27 @@ def restore_rng(state: dict[str, Any]) -> None:
             torch.cuda.set_rng_state(generator_state, device)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"the stored random state cannot be restored: {cause(error)}") from error
+
+
+@contextlib.contextmanager
+def _as_checkpoint_errors() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        raise CheckpointError(str(error)) from error
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Put the name of the file before what is wrong in it."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _published(state: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in state.items() if key in PUBLISHED}
 
 
 def _load_resumable(path: Path) -> dict[str, Any]:

@@ -175,11 +175,7 @@ def _require_apart(ligand: Atoms, pocket: Atoms) -> None:
 
 
 def _drop_sides(atoms: Atoms, settings: GraphSettings) -> Atoms:
-    kept = {
-        Side.WATER: settings.keep_waters,
-        Side.ION: settings.keep_ions,
-        Side.COFACTOR: settings.keep_cofactors,
-    }
+    kept = {Side.WATER: settings.keep_waters, Side.ION: settings.keep_ions, Side.COFACTOR: settings.keep_cofactors}
     dropped = [side for side, keep in kept.items() if not keep]
     return take(atoms, ~np.isin(atoms.features[:, FEATURE_COLUMN["side"]], dropped))
 

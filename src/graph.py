@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from functools import cached_property
@@ -51,30 +52,8 @@ class BondType(IntEnum):
 
 RESIDUE_TYPES = (
     "none",  # ligand atoms, ions, waters and cofactors
-    *(
-        [
-            "ALA",
-            "ARG",
-            "ASN",
-            "ASP",
-            "CYS",
-            "GLN",
-            "GLU",
-            "GLY",
-            "HIS",
-            "ILE",
-            "LEU",
-            "LYS",
-            "MET",
-            "PHE",
-            "PRO",
-            "SER",
-            "THR",
-            "TRP",
-            "TYR",
-            "VAL",
-        ]
-    ),
+    *("ALA", "ARG", "ASN", "ASP", "CYS", "GLN", "GLU", "GLY", "HIS", "ILE"),
+    *("LEU", "LYS", "MET", "PHE", "PRO", "SER", "THR", "TRP", "TYR", "VAL"),
     "other",  # an amino acid that is none of the twenty nor a modified one of them
     "nucleotide",
 )
@@ -136,18 +115,20 @@ class ComplexGraph:
         return self.pos.shape[0]
 
     @property
+    def pairs(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of each EdgeKind, in its order."""
+        return self.ligand_bonds, self.protein_bonds, self.near_pairs, self.contacts
+
+    @property
     def num_edges(self) -> int:
         """Directed edges: each pair counts twice."""
-        pairs = (self.ligand_bonds, self.protein_bonds, self.near_pairs, self.contacts)
-        return 2 * sum(pair.shape[1] for pair in pairs)
+        return 2 * sum(pair.shape[1] for pair in self.pairs)
 
     @cached_property
     def edges(self) -> DirectedEdges:
         """Made at the first use and kept: sorting is most of what a batch would cost otherwise."""
-        pairs = (self.ligand_bonds, self.protein_bonds, self.near_pairs, self.contacts)
-        kinds = (EdgeKind.LIGAND_BOND, EdgeKind.PROTEIN_BOND, EdgeKind.PROTEIN_NEAR, EdgeKind.CONTACT)
-        first, second = torch.cat(pairs, 1).numpy()
-        kind = np.repeat(np.array(kinds, dtype=np.uint8), [pair.shape[1] for pair in pairs])
+        first, second = torch.cat(self.pairs, 1).numpy()
+        kind = np.repeat(np.array([*EdgeKind], dtype=np.uint8), [pair.shape[1] for pair in self.pairs])
         bond_type = np.full_like(kind, BondType.NONE)
         bond_type[: len(self.ligand_bond_types)] = self.ligand_bond_types.numpy()
         target = np.concatenate([second, first])
@@ -198,13 +179,11 @@ class Batch:
         return self.graph_of_atom.index_select(0, self.contacts[0])
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {
-            field.name: getattr(self, field.name).to(device, non_blocking=True)
-            for field in fields(self)
-            if field.name != "codes"
-        }
-        return replace(self, **moved)
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
         """Called by torch's DataLoader when it pins batches for a GPU."""
-        return replace(self, **{f.name: getattr(self, f.name).pin_memory() for f in fields(self) if f.name != "codes"})
+        return self._each(Tensor.pin_memory)
+
+    def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:
+        return replace(self, **{f.name: move(getattr(self, f.name)) for f in fields(self) if f.name != "codes"})

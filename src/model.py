@@ -48,19 +48,14 @@ class Contributions(NamedTuple):
 
 
 def build_model(settings: ModelSettings) -> AffinityModel:
-    """A fresh model of these settings.
-
-    Raises:
-        ModelError: the settings do not fit together.
-    """
+    """A fresh model of these settings. Raises ModelError: the settings do not fit together."""
     if settings.lmax not in DEGREE_SLICES:
         raise ModelError(f"lmax must be 1 or 2, got {settings.lmax}")
     if settings.vector_norm not in VECTOR_NORMS:
         raise ModelError(f"vector_norm must be one of {', '.join(VECTOR_NORMS)}, got {settings.vector_norm!r}")
     if settings.num_layers < 1 or settings.num_rbf < 2:
-        raise ModelError(
-            f"a model needs num_layers >= 1 and num_rbf >= 2, got {settings.num_layers} and {settings.num_rbf}"
-        )
+        found = f"{settings.num_layers} and {settings.num_rbf}"
+        raise ModelError(f"a model needs num_layers >= 1 and num_rbf >= 2, got {found}")
     return AffinityModel(settings)
 
 
@@ -108,10 +103,8 @@ class AffinityModel(nn.Module):
             ModelError: a value is not finite, or the scale is not positive.
         """
         if not all(map(math.isfinite, (constant, scale, per_contact))) or scale <= 0:
-            raise ModelError(
-                f"the label scale must be finite and positive: constant {constant}, scale {scale}, "
-                f"per contact {per_contact}"
-            )
+            found = f"constant {constant}, scale {scale}, per contact {per_contact}"
+            raise ModelError(f"the label scale must be finite and positive: {found}")
         self.pk_constant.fill_(constant)
         self.pk_scale.fill_(scale)
         self.pk_per_contact.fill_(per_contact)

@@ -155,12 +155,10 @@ class Trainer:
     def _train_epoch(self, batches: Iterable[Batch], stop: StopSignals | AgreedSignals) -> None:
         """Go through what is left of the epoch, or until a signal comes."""
         progress, steps = self.progress, self.settings.gradient_accumulation_steps
-        batches = iter(batches)
+        batches, num_batches, is_main = iter(batches), self.num_batches[progress.epoch], self.world.is_main
         with (
-            progress_bar(
-                progress, self.num_batches[progress.epoch], self.settings.epochs, shown=self.world.is_main
-            ) as bar,
-            step_profiler(self.output, progress.step, wanted=self.world.is_main) as profiler,
+            progress_bar(progress, num_batches, self.settings.epochs, shown=is_main) as bar,
+            step_profiler(self.output, progress.step, wanted=is_main) as profiler,
         ):
             while not stop.received and (window := list(islice(batches, steps))):
                 started = time.monotonic()
@@ -174,7 +172,6 @@ class Trainer:
                 bar.set_postfix_str(f"rmse {progress.train_rmse:.2f}", refresh=False)
                 if profiler:
                     profiler.step()
-                num_batches = self.num_batches[progress.epoch]
                 self.saver.save_when_due(len(window), progress.next_batch, num_batches, stop)
 
     def _train_window(self, window: list[Batch]) -> None:
@@ -262,13 +259,11 @@ class Trainer:
         (code,) = complex_.codes
         progress = self.progress
         progress.skipped_codes[code] = progress.skipped_codes.get(code, 0) + 1
+        about = progress.epoch + 1, complex_.pos.shape[0], num_edges(complex_), code
         log.warning(
             "epoch %d: complex skipped, it alone (%d atoms, %d edges) does not fit into memory: %s. Use "
             "message_passing = 'lean' or device = 'cpu', or for a new run a smaller pocket_radius",
-            progress.epoch + 1,
-            complex_.pos.shape[0],
-            num_edges(complex_),
-            code,
+            *about,
         )
 
     def _skip(self, codes: Sequence[str], why: str) -> None:

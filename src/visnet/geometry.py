@@ -72,13 +72,7 @@ def spherical_harmonics(unit: Tensor, lmax: int) -> Tensor:
         return unit
     x, y, z = unit.unbind(-1)
     root = math.sqrt(3.0)
-    second = (
-        root * x * z,
-        root * x * y,
-        y * y - 0.5 * (x * x + z * z),
-        root * y * z,
-        root / 2 * (z * z - x * x),
-    )
+    second = (root * x * z, root * x * y, y * y - 0.5 * (x * x + z * z), root * y * z, root / 2 * (z * z - x * x))
     return torch.cat([unit, torch.stack(second, dim=-1)], dim=-1)
 
 

@@ -110,13 +110,8 @@ def pass_messages(nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeig
         feature: [E, F] edge features. They and the weights are in the precision of the products; a weight of three
             filters asks for updated features.
     """
-    num_atoms = nodes.query.shape[0]
-    message, vector_message, updated = message_chunk(nodes, feature, edges, weights, form)
-    return Messages(
-        sum_by_index(message, edges.target, num_atoms),
-        sum_by_index(vector_message, edges.target, num_atoms),
-        updated,
-    )
+    *messages, updated = message_chunk(nodes, feature, edges, weights, form)
+    return Messages(*(sum_by_index(one, edges.target, len(nodes.query)) for one in messages), updated)
 
 
 def message_chunk(nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeights, form: Form) -> Messages:
@@ -190,17 +185,10 @@ def message_chunk_gradient(
     grad_feature = grad_filters_in @ weights.filter_weight
     if grad.feature is not None:
         grad_feature = grad_feature + grad.feature
-    grad_weights = EdgeWeights(
-        grad_filters_in.t() @ feature,
-        grad_filters_in.sum(0),
-        grad_gates_in.t() @ message,
-        grad_gates_in.sum(0),
-    )
-    return (
-        Nodes(grad_query, grad_key_value, grad_vec, grad_target_vec, grad_source_vec),
-        grad_feature.to(low),
-        grad_weights,
-    )
+    of_filters, of_gates = grad_filters_in.t() @ feature, grad_gates_in.t() @ message
+    grad_weights = EdgeWeights(of_filters, grad_filters_in.sum(0), of_gates, grad_gates_in.sum(0))
+    grad_nodes = Nodes(grad_query, grad_key_value, grad_vec, grad_target_vec, grad_source_vec)
+    return grad_nodes, grad_feature.to(low), grad_weights
 
 
 EAGER = Kernels(message_chunk, message_chunk_gradient)

@@ -109,9 +109,8 @@ class Fast:
         return _EdgeRows.apply(rows, target, False, x, *rows.parameters)
 
     def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
-        dx, dvec, updated = _Layer.apply(
-            layer, self.edges, None, self.kernels, x, vec, self.feature, *layer.parameters()
-        )
+        where = layer, self.edges, None, self.kernels
+        dx, dvec, updated = _Layer.apply(*where, x, vec, self.feature, *layer.parameters())
         self.feature = self.feature if updated is None else updated
         return dx, dvec
 
@@ -128,9 +127,8 @@ class Lean:
             self.replay = Replay(first, (), (x.detach(),), _EdgeRows.apply(first, None, False, x))
 
     def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
-        dx, dvec, updated = _Layer.apply(
-            layer, self.edges, self.replay, self.kernels, x, vec, self.feature, *layer.parameters()
-        )
+        where = layer, self.edges, self.replay, self.kernels
+        dx, dvec, updated = _Layer.apply(*where, x, vec, self.feature, *layer.parameters())
         if updated is not None:
             self.feature, self.replay = updated, self.replay.above(layer, vec)
         return dx, dvec
