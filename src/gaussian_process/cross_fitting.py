@@ -64,14 +64,8 @@ def cross_fit(
             places = (of_protein == one).nonzero()[0]
             if len(places) >= LEAST_LIGANDS:
                 chosen = out[places]
-                series.append(
-                    SeriesErrors(
-                        -error[places].numpy(),
-                        covariance[chosen][:, chosen].numpy(),
-                        likenesses.residues[chosen][:, chosen].numpy(),
-                        saturations[chosen].numpy(),
-                    )
-                )
+                kernel, pockets = (part[chosen][:, chosen].numpy() for part in (covariance, likenesses.residues))
+                series.append(SeriesErrors(-error[places].numpy(), kernel, pockets, saturations[chosen].numpy()))
     return CrossFit(torch.cat(facts).numpy(), torch.cat(errors).numpy(), series)
 
 

@@ -66,7 +66,6 @@ class JoinedModel(nn.Module):
         return torch.stack([pk, network, process, narrowing, *nearest, *facts], dim=1)
 
     def mean(self, network: Tensor, process: Tensor) -> Tensor:
-        """The weighted mean of what the two say."""
         return network.lerp(process, self.share)
 
     def contributions(self, batch: Batch) -> Contributions:

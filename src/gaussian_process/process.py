@@ -171,7 +171,7 @@ class GaussianProcess(nn.Module):
 
     def coordinates(self, profiles: ContactProfiles) -> Tensor:
         """[G, D] places whose squared distances are d^2 and, in the last columns, r^2."""
-        counts = torch.log1p(_all_counts(profiles)).index_select(1, self.columns)
+        counts = torch.log1p(torch.cat(_blocks(profiles), dim=1)).index_select(1, self.columns)
         return FARTHEST * torch.tanh((counts - self.mean) / (FARTHEST * self.deviation)) * self.factor
 
 
@@ -192,13 +192,8 @@ def fit_to_profiles(known: LabelledProfiles, cutoff: float) -> GaussianProcess:
     draw = torch.Generator().manual_seed(0)
     chosen = torch.randperm(len(pk), generator=draw)[:MAX_REFERENCES].sort().values
     references, scaling = known.of(chosen), _scaling(profiles)
-    process = GaussianProcess(
-        {
-            **scaling,
-            **{"cutoff": cutoff, "intercept": intercept, "slope": slope},
-            **no_references(len(scaling["columns"])),
-        }
-    )
+    line = {"cutoff": cutoff, "intercept": intercept, "slope": slope}
+    process = GaussianProcess({**scaling, **line, **no_references(len(scaling["columns"]))})
     process.remember(references)
     at = saturation(references.profiles.total).double()
 
@@ -273,12 +268,8 @@ def are_stored(stored: Mapping[str, Any], tensors: Mapping[str, tuple[torch.dtyp
     )
 
 
-def _all_counts(profiles: ContactProfiles) -> Tensor:
-    """[G, NUM_COUNTS] the three kinds of counts that make d^2, then that which makes r^2."""
-    return torch.cat(_blocks(profiles), dim=1)
-
-
 def _blocks(profiles: ContactProfiles) -> tuple[Tensor, ...]:
+    """[G, ...] the three kinds of counts that make d^2, then that which makes r^2; NUM_COUNTS in all."""
     residues = profiles.residues
     return profiles.contacts, residues.flatten(1), profiles.atoms, residues.sum(-1)
 
@@ -295,7 +286,7 @@ def _scaling(profiles: ContactProfiles) -> dict[str, Any]:
         factor.append(torch.full((len(columns),), (num_parts * max(1, len(columns))) ** -0.5))
         first += block.shape[1]
     columns = torch.cat(kept)
-    counts = torch.log1p(_all_counts(profiles)).index_select(1, columns)
+    counts = torch.log1p(torch.cat(blocks, dim=1)).index_select(1, columns)
     return {
         "columns": columns.int(),
         "num_residue_columns": len(kept[-1]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,13 +46,11 @@ class SeriesPrior:
 
     def scaled(self, factor: float) -> SeriesPrior:
         """For errors that are `factor` times as large."""
-        square = factor**2
-        return SeriesPrior(
-            self.shared * square, self.offset * square, self.sharpness, self.noise * square, self.freedom
-        )
+        variances = {name: getattr(self, name) * factor**2 for name in ("shared", "offset", "noise")}
+        return replace(self, **variances)
 
     def state_dict(self) -> dict[str, float]:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return asdict(self)
 
 
 # Of 1,943 complexes of 142 proteins of PDBbind, each protein predicted without it
@@ -89,11 +87,7 @@ def log_likelihood(prior: SeriesPrior, series: SeriesErrors) -> float:
 
 
 def read_series_prior(stored: Mapping[str, Any]) -> SeriesPrior:
-    """The prior of what a checkpoint holds.
-
-    Raises:
-        CheckpointError: it is not what this program writes.
-    """
+    """The prior of what a checkpoint holds. Raises CheckpointError: it is not what this program writes."""
     names = [field.name for field in fields(SeriesPrior)]
     values = [stored.get(name) for name in names] if isinstance(stored, Mapping) else []
     if not values or not all(type(value) is float and 0 < value < math.inf for value in values):

@@ -126,8 +126,7 @@ class WindowGradient:
     def begin_again(self) -> None:
         """Forget the window, for it to be run once more."""
         self._clear()
-        self.too_large = []
-        self.overflowed = False
+        self.too_large, self.overflowed = [], False
 
     def divide(self, fraction: float) -> None:
         for parameter in self._with_gradient():
@@ -144,8 +143,7 @@ class WindowGradient:
 
     def _clear(self) -> None:
         self.model.zero_grad(set_to_none=True)
-        self.losses = {}
-        self.not_finite = []
+        self.losses, self.not_finite = {}, []
 
     def _backward(self, batch: Batch, *, full_precision: bool = False) -> float | None:
         """Add the gradient of sum(loss) / total and return that sum; None for a batch that is skipped untouched.
@@ -229,17 +227,13 @@ class WindowGradient:
         # What does not fit in full precision, which fp16 needs now and then, says nothing about every other window.
         if limit != self.edge_limit and not self._in_full_precision:
             self.edge_limit = limit
+            about = fault, failed.pos.shape[0], num_edges(failed), listed(failed.codes), limit, limit
             log.warning(
                 "the memory is full (%s) at a batch of %d atoms and %d edges: %s. From now on batches of more than %d "
                 "edges are run in parts, with the same gradient but more slowly. For a new run set "
                 "max_edges_per_batch = %d, or a lower batch_size with more gradient_accumulation_steps; "
                 "message_passing = 'lean' needs the least memory",
-                fault,
-                failed.pos.shape[0],
-                num_edges(failed),
-                listed(failed.codes),
-                limit,
-                limit,
+                *about,
             )
         if failed.num_graphs == 1:
             self.too_large.append(failed)

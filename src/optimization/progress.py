@@ -104,11 +104,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
 
 
 def read_progress(values: Mapping[str, Any]) -> Progress:
-    """The progress that a checkpoint holds.
-
-    Raises:
-        CheckpointError: naming what this program does not write.
-    """
+    """The progress that a checkpoint holds. Raises CheckpointError: naming what this program does not write."""
     kinds = {one.name: _KINDS[str(one.type)] for one in fields(Progress)}
     odd = [name for name, value in values.items() if type(value) not in kinds.get(name, ())]
     if not odd:
@@ -205,14 +201,8 @@ def tensorboard_writer(output: OutputSettings, history: Iterable[dict], *, wante
 
 
 def progress_bar(progress: Progress, num_batches: int, epochs: int, *, shown: bool = True) -> tqdm:
-    return tqdm(
-        total=num_batches,
-        initial=progress.next_batch,
-        desc=f"epoch {progress.epoch + 1}/{epochs}",
-        unit="batch",
-        leave=False,
-        disable=None if shown else True,
-    )
+    title, disabled = f"epoch {progress.epoch + 1}/{epochs}", None if shown else True
+    return tqdm(total=num_batches, initial=progress.next_batch, desc=title, unit="batch", leave=False, disable=disabled)
 
 
 def step_profiler(output: OutputSettings, step: int, *, wanted: bool = True) -> contextlib.AbstractContextManager:

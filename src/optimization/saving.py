@@ -11,15 +11,7 @@ from typing import Any
 
 from torch import Tensor
 
-from src.checkpoint import (
-    BEST,
-    CRASHED,
-    LATEST,
-    CheckpointError,
-    has_finite_weights,
-    rng_state,
-    save_checkpoint,
-)
+from src.checkpoint import BEST, CRASHED, LATEST, CheckpointError, has_finite_weights, rng_state, save_checkpoint
 from src.optimization.progress import write_history
 from src.settings import OutputSettings
 from src.system.distributed import AgreedSignals

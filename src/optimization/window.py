@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 
 from src.graph import Batch
 from src.optimization.gradients import WindowGradient
@@ -70,10 +71,8 @@ def run_window(gradient: WindowGradient, window: Sequence[Batch], world: World) 
         if is_finite and not summed[4]:
             return found
         reports = world.gather(report)
-        found.codes = [
-            [code for share in shares for code in share] for shares in zip(*(one.codes for one in reports), strict=True)
-        ]
-        found.too_large = [complex_ for one in reports for complex_ in one.too_large]
+        found.codes = [[*chain(*shares)] for shares in zip(*(one.codes for one in reports), strict=True)]
+        found.too_large = [*chain(*(one.too_large for one in reports))]
         found.overflowed = any(one.overflowed for one in reports)
         found.edge_limit = min((one.edge_limit for one in reports if one.edge_limit is not None), default=None)
         faults = _joined(reports)
