@@ -9,13 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src.evaluation.casf import (
-    docking_power,
-    ranking_power,
-    reverse_screening_power,
-    scoring_power,
-    screening_power,
-)
+from src.evaluation.casf import docking_power, ranking_power, reverse_screening_power, scoring_power, screening_power
 from src.evaluation.casf_files import CoreComplex, find_docking, find_screening, read_core_set
 from src.evaluation.metrics import Interval
 from src.pdbbind.index import Skipped

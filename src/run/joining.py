@@ -73,12 +73,11 @@ def join_process(
     prior = fit_series_prior(fit.series).scaled(factor)
     joined = {**process.state_facts(), "share": share, "series": prior.state_dict()}
     save_checkpoint(checkpoint, {**state, "process": joined, "calibration": calibration and calibration.state_dict()})
+    seconds = time.monotonic() - started
     log.info(
         "Gaussian process of %d complexes in %.0f s, its share %.2f: validation rmse %.3f by the network, %.3f by the "
         "process, %.3f by both",
-        len(train),
-        time.monotonic() - started,
-        share,
+        *(len(train), seconds, share),
         *(rmse(predicted, measured) for predicted in (by_network, by_process, measured + errors)),
     )
 

@@ -13,12 +13,7 @@ from rdkit import DataStructs
 
 from src.checkpoint import FOR_PREDICTION, LATEST, CheckpointError, load_checkpoint
 from src.data.batching import batch_budget, in_order
-from src.data.dataset import (
-    Dataset,
-    DatasetError,
-    Example,
-    measured_pk,
-)
+from src.data.dataset import Dataset, DatasetError, Example, measured_pk
 from src.evaluation.baselines import baseline_predictions, ridge_ligands
 from src.evaluation.findings import (
     Findings,
@@ -37,7 +32,7 @@ from src.evaluation.findings import (
 from src.evaluation.metrics import results_table
 from src.evaluation.model_card import model_card
 from src.evaluation.report import report_page
-from src.gaussian_process.joined_model import JoinedModel, Judge
+from src.gaussian_process.joined_model import JoinedModel, Judge, ScoringModel
 from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import TooLargeError
 from src.pdbbind.index import write_skipped
@@ -111,7 +106,9 @@ def evaluate_checkpoint(
         raise TooLargeError(f"no complex of the {part} set fits into memory: {listed(sorted(_codes(test)))}")
     scored = [test[place] for place in kept]
     groups = group_of_code(dataset, settings.data, similarity)
-    targets = _targets(dataset, similarity, scored, settings.data.cluster_same_protein)
+    # A protein is named after the first complex that has it.
+    firsts = similarity.targets(_numbers(dataset, scored), settings.data.cluster_same_protein)
+    targets = [f"as in {dataset.examples[first].graph.code}" for first in firsts]
     trained_on = {*split.codes["train"], *split.codes["validation"]}
     casf = score_casf(scorer, request.casf, trained_on=trained_on) if request.casf else CasfScores()
     return compute_findings(
@@ -141,7 +138,6 @@ def write_results(folder: Path, findings: Findings) -> None:
 
 
 def results_text(findings: Findings) -> str:
-    """What a terminal shows of the findings."""
     judged = len(findings.judged.codes)
     part = findings.part
     missing = f" ({len(part.left_out)} left out: they do not fit into memory)" if part.left_out else ""
@@ -186,19 +182,11 @@ def _predict(scorer: Scorer, settings: Settings, test: Sequence[Example]) -> tup
     return told.astype(np.float64), left_out
 
 
-def _targets(dataset: Dataset, similarity: Similarity, test: Sequence[Example], limit: float) -> list[str]:
-    """A name for the protein of each test complex, after the first of them that has it."""
-    codes = _codes(dataset.examples)
-    number = {code: place for place, code in enumerate(codes)}
-    return [f"as in {codes[first]}" for first in similarity.targets([number[code] for code in _codes(test)], limit)]
-
-
 def _nearest(dataset: Dataset, similarity: Similarity, train: Sequence[Example], test: Sequence[Example]) -> np.ndarray:
     """Number, within train, of the training complex most alike to each test complex; -1 where none is, [len(test)]."""
-    number = {code: place for place, code in enumerate(_codes(dataset.examples))}
-    pool = [number[code] for code in _codes(train)]
+    pool = _numbers(dataset, train)
     place_of = {one: place for place, one in enumerate(pool)}
-    found = [similarity.nearest(number[code], pool) for code in _codes(test)]
+    found = [similarity.nearest(number, pool) for number in _numbers(dataset, test)]
     return np.array([place_of[one.number] if one.identity + one.tanimoto > 0 else -1 for one in found], dtype=int)
 
 
@@ -208,16 +196,10 @@ def _baselines(train: Sequence[Example], test: Sequence[Example], nearest: np.nd
 
     known, asked = (fingerprints([e.graph.smiles for e in part]) for part in (train, test))
     few = known[ridge_ligands(len(known))]
-    return baseline_predictions(
-        measured_pk(train),
-        len(test),
-        facts={
-            "ligand size": both(lambda graph: graph.num_ligand_atoms),
-            "contact count": both(lambda graph: graph.contacts.shape[1]),
-        },
-        ligands=(_tanimoto(few, few), _tanimoto(asked, known)),
-        nearest=nearest,
-    )
+    sizes, contacts = both(lambda graph: graph.num_ligand_atoms), both(lambda graph: graph.contacts.shape[1])
+    facts = {"ligand size": sizes, "contact count": contacts}
+    ligands = _tanimoto(few, few), _tanimoto(asked, known)
+    return baseline_predictions(measured_pk(train), len(test), facts=facts, ligands=ligands, nearest=nearest)
 
 
 def _tanimoto(rows: Sequence, columns: Sequence) -> np.ndarray:
@@ -263,8 +245,7 @@ def _judged(
 
 def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: str) -> Run:
     # The best checkpoint is that of an earlier epoch; the latest beside it has the whole history.
-    latest = checkpoint.with_name(LATEST)
-    whole = state
+    latest, whole = checkpoint.with_name(LATEST), state
     if latest.is_file():
         try:
             whole = load_checkpoint(latest, required=RECORDED)
@@ -277,14 +258,13 @@ def _run(scorer: Scorer, checkpoint: Path, state: Mapping[str, Any], command: st
         versions=state["versions"] | {"data processing": state["data_version"]},
         history=(whole if same else state).get("progress", {}).get("history", []),
         num_weights=sum(parameter.numel() for parameter in scorer.model.parameters()),
-        joined_with=_joined_with(scorer),
+        joined_with=_joined_with(scorer.model),
         synthetic=scorer.trained_on_synthetic_data,
         command=command,
     )
 
 
-def _joined_with(scorer: Scorer) -> str:
-    model = scorer.model
+def _joined_with(model: ScoringModel) -> str:
     if not isinstance(model, JoinedModel):
         return ""
     return f"a Gaussian process of {len(model.process.weights):,} training complexes, its share {model.share:.2f}"
@@ -292,3 +272,9 @@ def _joined_with(scorer: Scorer) -> str:
 
 def _codes(examples: Sequence[Example]) -> list[str]:
     return [example.graph.code for example in examples]
+
+
+def _numbers(dataset: Dataset, examples: Sequence[Example]) -> list[int]:
+    """Their places in the data set, by which the similarity knows them."""
+    number = {code: place for place, code in enumerate(_codes(dataset.examples))}
+    return [number[code] for code in _codes(examples)]

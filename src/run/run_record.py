@@ -21,30 +21,12 @@ log = logging.getLogger(__name__)
 # Settings that may differ between a checkpoint and the run that continues it: they do not change a training step.
 FREE_KEYS = frozenset(
     [
-        "dataset_path",
-        "index_file",
-        "structure",
-        "processed_data_dir",
-        "processing_num_workers",
-        "processing_timeout_s",
-        "processing_memory_gb",
-        "epochs",
-        "early_stopping_patience",
-        "device",
-        "message_passing",
-        "cpu_processes",
-        "loader_num_workers",
-        "max_skipped_in_a_row",
-        "max_skipped_fraction",
-        "max_failed_fraction",
-        "checkpoint_dir",
-        "results_dir",
-        "checkpoint_every_batches",
-        "manual_save_trigger_file",
-        "profile",
-        "tensorboard",
-        "gaussian_process",
-        "members",
+        *("dataset_path", "index_file", "structure", "max_failed_fraction"),
+        *("processed_data_dir", "processing_num_workers", "processing_timeout_s", "processing_memory_gb"),
+        *("epochs", "early_stopping_patience", "max_skipped_in_a_row", "max_skipped_fraction", "gaussian_process"),
+        *("device", "message_passing", "cpu_processes", "loader_num_workers"),
+        *("checkpoint_dir", "results_dir", "checkpoint_every_batches", "manual_save_trigger_file"),
+        *("profile", "tensorboard", "members"),
     ]
 )
 CHECKPOINT_FILES = (f"*{ENDING}",)
@@ -145,10 +127,8 @@ def check_same_run(facts: dict[str, Any], state: dict[str, Any], path: Path) -> 
         log.info("changed since the checkpoint was written: %s", "; ".join(free.values()))
     then, now = ({**versions, "program": None} for versions in (state["versions"], facts["versions"]))
     if libraries := _changes(then, now):
-        log.warning(
-            "libraries changed since the checkpoint was written, so sums may differ by rounding: %s",
-            "; ".join(libraries.values()),
-        )
+        text = "libraries changed since the checkpoint was written, so sums may differ by rounding: %s"
+        log.warning(text, "; ".join(libraries.values()))
 
 
 def set_aside(within: Path, patterns: Sequence[str] = CHECKPOINT_FILES) -> Path | None:

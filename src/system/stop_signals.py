@@ -39,8 +39,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: Signals | None = None
         self.save_asked = False
-        self._saving = False
-        self._warned = False
+        self._saving = self._warned = False
         self._open = contextlib.ExitStack()
 
     def __enter__(self) -> StopSignals:

@@ -142,10 +142,7 @@ def prepare_folder(path: Path) -> None:
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Write a table like write_text. Cells that a spreadsheet would run as a formula get a leading quote."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerows([_safe_cell(cell) for cell in row] for row in [header, *rows])
-    write_text(path, text.getvalue())
+    write_text(path, "".join(map(csv_line, [header, *rows])))
 
 
 def csv_line(row: Iterable[object]) -> str:
@@ -168,7 +165,6 @@ def temporary_path(path: Path) -> Path:
 
 
 def tensors_in(part: Any) -> Iterator[Tensor]:
-    """Every tensor in nested dictionaries, lists and tuples."""
     if isinstance(part, Tensor):
         yield part
     elif isinstance(part, dict | list | tuple):

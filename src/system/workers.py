@@ -187,13 +187,8 @@ class _Crew:
     def _speaking_or_late(self) -> list[_Worker]:
         soonest = min(worker.deadline for worker in self.workers)
         sources = [source for w in self.workers for source in (w.connection, w.process.sentinel)]
-        signalled = wait(sources, max(0.0, soonest - time.monotonic()))
-        now = time.monotonic()
-        return [
-            worker
-            for worker in self.workers
-            if worker.connection in signalled or worker.process.sentinel in signalled or now >= worker.deadline
-        ]
+        signalled, now = {*wait(sources, max(0.0, soonest - time.monotonic()))}, time.monotonic()
+        return [w for w in self.workers if {w.connection, w.process.sentinel} & signalled or now >= w.deadline]
 
     def _attend(self, worker: _Worker) -> tuple[int, Any] | None:
         message = worker.receive()
