@@ -76,9 +76,8 @@ def condition_models(
             )
     known = read_known(table, ensemble, num_workers)
     states = [state for path in checkpoints for state in load_members(path)]
-    save_members(
-        save_to, [_conditioned(state, one.model, known) for state, one in zip(states, ensemble.scorers, strict=True)]
-    )
+    models = [scorer.model for scorer in ensemble.scorers]
+    save_members(save_to, [_conditioned(*one, known) for one in zip(states, models, strict=True)])
     return known
 
 

@@ -101,7 +101,6 @@ class Ensemble:
         return PoseReader(self.graph_settings, self.scorers[0].domain, **how)
 
     def score(self, protein_path: Path, ligand_path: Path, *, batch_size: int = 16) -> Iterator[Prediction]:
-        """As Scorer.score."""
         poses, reader = iter_poses(protein_path, [ligand_path]), self.reader()
         chunk, is_first = list(islice(poses, batch_size)), True
         while chunk:
@@ -126,9 +125,8 @@ class Ensemble:
         if not examples:
             return np.zeros((len(self.scorers), 0, len(JUDGED))), set()
         budget = Budget(max_atoms=MAX_ATOMS_PER_BATCH.get(self.device.type, MAX_ATOMS_PER_BATCH["cpu"]))
-        batches, left_out, rows = list(in_order(examples, len(examples), budget)), [], []
-        for model in self.models:
-            rows.append(predict_batches(Judge(model), batches, self.device, left_out=left_out)[0])
+        batches, left_out = list(in_order(examples, len(examples), budget)), []
+        rows = [predict_batches(Judge(model), batches, self.device, left_out=left_out)[0] for model in self.models]
         return np.stack(rows).astype(np.float64), set(left_out)
 
     def _prediction(self, pose: Pose, one: PoseGraphs, table: np.ndarray, failure: str) -> Prediction:
@@ -208,11 +206,7 @@ def load_scorer(path: Path, device: str = "auto") -> Scorer:
 
 
 def scorer_of(state: Mapping[str, Any], path: Path, device: str = "auto") -> Scorer:
-    """The same of what was read from a checkpoint.
-
-    Raises:
-        CheckpointError: as load_scorer.
-    """
+    """The same of what was read from a checkpoint. Raises CheckpointError: as load_scorer."""
     if state["data_version"] != DATA_PROCESSING_VERSION:
         raise CheckpointError(f"{path}: {other_version_text(state['data_version'])}")
     try:

@@ -30,11 +30,7 @@ class Complex:
     protein: Protein
 
 
-@dataclass(frozen=True)
-class Crossing:
-    """A way from one side of a cutoff to the other."""
-
-    at: Callable[[float], Complex]  # Å beyond the cutoff -> the pose there; below 0 it is inside
+Crossing = Callable[[float], Complex]  # Å beyond a cutoff -> the pose there; below 0 it is inside
 
 
 def turned(pose: Complex, rotation: Rotation) -> Complex:
@@ -86,9 +82,7 @@ def odd_poses(pose: Complex) -> dict[str, Complex]:
     nothing = replace(pose.protein, atoms=take(protein, np.zeros(len(protein), dtype=bool)))
     return {
         "a ligand of one atom": replace(pose, ligand=alone),
-        "an unknown element": _each(
-            pose, lambda atoms: _of_unknown_elements(atoms, first if atoms is ligand else second)
-        ),
+        "an unknown element": _each(pose, lambda atoms: _with_unknown(atoms, first if atoms is ligand else second)),
         "atoms 0.1 Å apart": with_ligand_moved(pose, onto),
         "no contacts": with_ligand_moved(pose, np.array([1000.0, 0.0, 0.0])),
         "no protein atoms": replace(pose, protein=nothing),
@@ -103,7 +97,7 @@ def contact_crossings(pose: Complex, settings: GraphSettings, count: int) -> lis
     for i, j in _nearest_to(distance, settings.interaction_cutoff, count):
         way = (ligand[i] - protein[j]) / distance[i, j]
         start = settings.interaction_cutoff - distance[i, j]
-        crossings.append(Crossing(lambda t, way=way, start=start: with_ligand_moved(pose, (start + t) * way)))
+        crossings.append(lambda t, way=way, start=start: with_ligand_moved(pose, (start + t) * way))
     return crossings
 
 
@@ -123,7 +117,7 @@ def near_crossings(pose: Complex, settings: GraphSettings, count: int) -> list[C
             pos[i] += (start + t) * way
             return _with_protein_at(pose, pocket, pos)
 
-        crossings.append(Crossing(at))
+        crossings.append(at)
     return crossings
 
 
@@ -149,7 +143,7 @@ def pocket_crossings(pose: Complex, settings: GraphSettings, count: int) -> list
         if len(crossings) == count or not beyond(-REACH) < 0 < beyond(REACH):
             break
         start = brentq(beyond, -REACH, REACH, xtol=1e-9)
-        crossings.append(Crossing(lambda t, at=at, start=start: _with_protein_at(pose, protein, at(start + t))))
+        crossings.append(lambda t, at=at, start=start: _with_protein_at(pose, protein, at(start + t)))
     return crossings
 
 
@@ -173,7 +167,7 @@ def _each(pose: Complex, change: Callable[[Atoms], Atoms]) -> Complex:
     )
 
 
-def _of_unknown_elements(atoms: Atoms, place: int) -> Atoms:
+def _with_unknown(atoms: Atoms, place: int) -> Atoms:
     features = atoms.features.copy()
     features[place, FEATURE_COLUMN["element"]] = 0
     return replace(atoms, features=features)

@@ -17,13 +17,7 @@ from src.chemistry.ligands import Ligand, LigandError, LigandRecord, ligand_of
 from src.chemistry.proteins import Protein, incomplete_residues, read_protein, without_copies
 from src.data_processing import GraphError, Receptor, build_graph, pocket_atoms
 from src.graph import ComplexGraph
-from src.scoring.pose_warnings import (
-    clash_warning,
-    geometry_warnings,
-    incomplete_warnings,
-    metal_warnings,
-    pocket_warnings,
-)
+from src.scoring import pose_warnings
 from src.scoring.poses import Pose
 from src.scoring.row_formats import on_a_line
 from src.settings import GraphSettings
@@ -90,13 +84,10 @@ class PoseReader:
         """
         if self.templates:
             return [self._modelled(pose) for pose in poses]
-        ligands = [self._ligand(pose) for pose in poses]
+        ligands = [ligand_of(pose.record) if pose.record else LigandError(pose.failure) for pose in poses]
         if is_all:
             self._read_near(poses, ligands)
         return [self._graphs(pose, ligand) for pose, ligand in zip(poses, ligands, strict=True)]
-
-    def _ligand(self, pose: Pose) -> Ligand | LigandError:
-        return LigandError(pose.failure) if pose.record is None else ligand_of(pose.record)
 
     def _modelled(self, pose: Pose) -> PoseGraphs:
         """Of a molecule as drawn; a pose that clashes is none."""
@@ -112,7 +103,7 @@ class PoseReader:
         found = self._graphs(pose, ligand_of(record))
         if found.failure:
             return replace(found, ligand=pose.title)
-        if clash := clash_warning(found.graphs[0]):
+        if clash := pose_warnings.clash_warning(found.graphs[0]):
             return PoseGraphs(pose.title, f"no pose on {model.template} without a clash: {clash}")
         core = f"core {model.num_core} of {model.num_atoms} atoms"
         text = f"modelled on {model.template}, {core}"
@@ -137,24 +128,18 @@ class PoseReader:
         near = receptor.around(ligand.atoms.pos, radius)
         graph, notes = build_graph(ligand.name, ligand, near, self.settings)
         partly = (f"the ligand is read by {ligand.read_as}",) if "partial" in ligand.read_as else ()
-        cut = pocket_warnings(near, ligand, self.settings) if graph.contacts.shape[1] else ()
         copies = [
             build_graph(ligand.name, one, receptor.around(one.atoms.pos, radius), self.settings)[0]
             for one in jittered(ligand, self.num_jitters)
         ]
-        return PoseGraphs(
-            ligand.name,
-            warnings=(
-                *geometry_warnings(graph, self.settings),
-                *metal_warnings(graph, near.atoms, ligand),
-                *cut,
-                *incomplete_warnings(near.atoms, known.incomplete, ligand.atoms.pos),
-                *partly,
-                *notes,
-            ),
-            unseen=self.domain.unseen(graph) if self.domain else (),
-            graphs=(graph, *copies),
+        warnings = (
+            *pose_warnings.geometry_warnings(graph, self.settings),
+            *pose_warnings.metal_warnings(graph, near.atoms, ligand),
+            *(pose_warnings.pocket_warnings(near, ligand, self.settings) if graph.contacts.shape[1] else ()),
+            *pose_warnings.incomplete_warnings(near.atoms, known.incomplete, ligand.atoms.pos),
         )
+        unseen = self.domain.unseen(graph) if self.domain else ()
+        return PoseGraphs(ligand.name, "", (*warnings, *partly, *notes), unseen, (graph, *copies))
 
     def _receptor(self, path: Path) -> _Known:
         if path not in self._receptors:
@@ -192,8 +177,7 @@ class PoseReader:
         wide, templates = replace(self.settings, pocket_radius=POSING_RADIUS), []
         for record, ligand in ligands:
             sites = pocket_sites(pocket_atoms(ligand, protein, wide))
-            near = sites.pos.size and cdist(ligand.atoms.pos, sites.pos).min() < self.settings.interaction_cutoff
-            if not near:
+            if not sites.pos.size or cdist(ligand.atoms.pos, sites.pos).min() >= self.settings.interaction_cutoff:
                 raise LigandError(f"{record}: no atom of the protein is near this template; is it in the same frame?")
             templates.append(Template(_template_name(record, ligand), ligand.mol, sites))
         return protein, tuple(templates)

@@ -16,19 +16,10 @@ from src.settings import GraphSettings
 from src.system.terminal import listed
 
 CUT_MARGIN = 0.5  # Å; the outermost residue of a pocket that was cut at a radius lies a little inside it
-
-
 CLASH_DISTANCE = 2.0  # Å between heavy atoms that are not bonded
-
-
 METAL_BOND = 2.6  # Å; N, O and S lie 1.9 to 2.5 Å from the metals of proteins, and at least METAL_CLASH
-
-
 METAL_CLASH = 1.6
-
-
 COORDINATING = (7, 8, 15, 16, 34)  # elements of a ligand that bind metals; any other so near is a clash
-
 
 _METAL_TABLE = np.isin(np.arange(256), list(METALS))  # by atomic number
 

@@ -247,11 +247,7 @@ class ScoreStream:
         pass
 
     def add(self, row: Mapping[str, object], pose: Pose, *, scored: bool, is_lost: bool = False) -> None:
-        """Write a row.
-
-        Raises:
-            BrokenPipeError: nobody reads any more.
-        """
+        """Write a row. Raises BrokenPipeError: nobody reads any more."""
         sys.stdout.write(printable(self._head + self._format.row(row, pose, first=False, scored=scored)))
         sys.stdout.flush()
         self._head = ""

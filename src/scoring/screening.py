@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,6 +26,7 @@ from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
 from src.scoring.trust import HIGH, LOW, MEDIUM
+from src.system.distributed import usable_cores
 from src.system.workers import WorkerFault, run_supervised
 
 FEW_POSES = 48  # poses that are scored sooner than a worker process has loaded the libraries
@@ -75,7 +75,7 @@ def _run(work: _Work, poses: Iterable[Pose], options: ScreeningOptions) -> Itera
     first = list(islice(poses, FEW_POSES + 1)) if options.num_workers is None else []
     num_all = len(first) if options.num_workers is None and len(first) <= FEW_POSES else None
     device, num_graphs = work.ensemble.device.type, 1 + (options.num_jitters or 0)
-    num_workers = _num_cores() if options.num_workers is None else options.num_workers
+    num_workers = min(usable_cores(), MAX_WORKERS) if options.num_workers is None else options.num_workers
     size = options.batch_size or BATCH_SIZE.get(device, BATCH_SIZE["cpu"])
     if options.templates:
         size = min(size, MODELLED_BATCH_SIZE)
@@ -167,16 +167,8 @@ class _Work:
 
     def lost(self, pose: Pose, reason: str) -> Prediction:
         """What is said of a pose that took its worker with it."""
-        return Prediction(
-            pose.name,
-            str(pose.protein),
-            str(pose.ligand),
-            pk=None,
-            warnings=(),
-            failure=reason,
-            molecule=pose.number,
-            is_lost=True,
-        )
+        where = pose.name, str(pose.protein), str(pose.ligand)
+        return Prediction(*where, pk=None, warnings=(), failure=reason, molecule=pose.number, is_lost=True)
 
     def _own_ensemble(self) -> Ensemble:
         if self.ensemble is None:
@@ -206,11 +198,8 @@ def _supervised(
 ) -> Iterator[tuple[int, Sequence[Pose], list[Prediction]]]:
     """(number of the chunk, chunk, predictions) in the order in which workers finish."""
     num_models = 1 if work.network_here else work.num_models
-    limits = {
-        "timeout_s": POSE_TIMEOUT_S + NETWORK_TIMEOUT_S * num_graphs * num_models,
-        "memory_gb": MEMORY_GB,
-        "forked": forked,
-    }
+    timeout_s = POSE_TIMEOUT_S + NETWORK_TIMEOUT_S * num_graphs * num_models
+    limits = {"timeout_s": timeout_s, "memory_gb": MEMORY_GB, "forked": forked}
     in_work: dict[int, Sequence[Pose]] = {}
 
     def tasks() -> Iterator[Sequence[Pose]]:
@@ -227,10 +216,10 @@ def _supervised(
         found: list = []  # one by one, to blame the pose that did it
         for place, alone in run_supervised(function, [[pose] for pose in chunk], num_workers=1, **limits):
             pose = chunk[place]
-            is_lost = isinstance(alone, WorkerFault)
-            found += (
-                [work.lost(pose, f"reading or scoring it {alone.reason}")] if is_lost else work.finish([pose], alone)
-            )
+            if isinstance(alone, WorkerFault):
+                found.append(work.lost(pose, f"reading or scoring it {alone.reason}"))
+            else:
+                found += work.finish([pose], alone)
         yield number, chunk, found
 
 
@@ -250,8 +239,3 @@ def _in_order(
 def _chunks(poses: Iterator[Pose], size: int) -> Iterator[list[Pose]]:
     while chunk := list(islice(poses, size)):
         yield chunk
-
-
-def _num_cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores, MAX_WORKERS)

@@ -19,7 +19,7 @@ from scipy.spatial.transform import Rotation
 
 from src.chemistry.ligands import Ligand, iter_ligands
 from src.chemistry.proteins import read_protein
-from src.data.batching import collate
+from src.data.batching import in_order
 from src.data.cache import build_cache, protein_file
 from src.data.dataset import Example
 from src.data.demo import write_demo
@@ -88,10 +88,7 @@ class Judge:
         return self.scores_of([build_graph("pose", p.ligand, p.protein, self.settings)[0] for p in poses], batch_size)
 
     def scores_of(self, graphs: Sequence[ComplexGraph], batch_size: int = 16) -> np.ndarray:
-        batches = [
-            collate([Example(graph, math.nan) for graph in graphs[start : start + batch_size]])
-            for start in range(0, len(graphs), batch_size)
-        ]
+        batches = in_order([Example(graph, math.nan) for graph in graphs], batch_size)
         predicted = [predict_batches(model, batches, self.device)[0] for model in self.models]
         return np.mean(predicted, axis=0, dtype=np.float64)
 
@@ -129,7 +126,6 @@ def check_poses(judge: Judge, poses: Sequence[Complex]) -> list[Check]:
 
 
 def selftest_table(checks: Sequence[Check]) -> str:
-    """What predict.py prints."""
     header = f"{'check':<64} {'measured':>9} {'limit':>9}  {'unit':<7} result"
     failed = sum(not check.passed for check in checks)
     verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"
@@ -171,17 +167,16 @@ def _limits(judge: Judge, poses: Sequence[Complex]) -> Iterable[Check]:
     far = judge.scores([pulled_out(pose, 100.0) for pose in poses]) - judge.constant
     yield Check("the ligand 100 Å away scores the constant", _largest(far), SAME)
     leaving = judge.scores([pulled_out(pose, cutoff - ALMOST_OUT) for pose in poses]) - judge.constant
-    yield Check(
-        f"nearest atom {ALMOST_OUT:g} Å inside the contact cutoff: beyond the constant", _largest(leaving), RESIDUAL
-    )
+    name = f"nearest atom {ALMOST_OUT:g} Å inside the contact cutoff: beyond the constant"
+    yield Check(name, _largest(leaving), RESIDUAL)
     for name, find, length, limit in (
         ("contact cutoff", contact_crossings, cutoff, LIGAND_JUMP),
         ("near cutoff", near_crossings, settings.near_cutoff, PROTEIN_JUMP),
         ("pocket radius", pocket_crossings, settings.pocket_radius, PROTEIN_JUMP),
     ):
         crossings = [crossing for pose in poses for crossing in find(pose, settings, NUM_CROSSINGS)]
-        places = f"{len(crossings)} places"
-        yield Check(f"jump at the {name} of {length:g} Å ({places})", largest_jump(judge, crossings), limit)
+        name = f"jump at the {name} of {length:g} Å ({len(crossings)} places)"
+        yield Check(name, largest_jump(judge, crossings), limit)
 
 
 def largest_jump(judge: Judge, crossings: Sequence[Crossing]) -> float:
@@ -192,7 +187,7 @@ def largest_jump(judge: Judge, crossings: Sequence[Crossing]) -> float:
     if not crossings:
         return math.nan
     steps = (-3 * STEP, -STEP, STEP, 3 * STEP)
-    scores = judge.scores([crossing.at(step) for crossing in crossings for step in steps]).reshape(-1, len(steps))
+    scores = judge.scores([crossing(step) for crossing in crossings for step in steps]).reshape(-1, len(steps))
     before, across, behind = np.diff(scores, axis=1).T
     return _largest(across - 0.5 * (before + behind))
 

@@ -32,11 +32,7 @@ class Shard:
 
     @classmethod
     def read(cls, text: str) -> Shard:
-        """'3/16' -> part 3 of 16.
-
-        Raises:
-            ValueError: it is no such text.
-        """
+        """'3/16' -> part 3 of 16. Raises ValueError: it is no such text."""
         found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise ValueError(f"{text!r} must be a number and how many there are, such as 3/16")
@@ -49,7 +45,6 @@ class Shard:
         return islice(poses, self.number - 1, None, self.count)
 
     def path(self, output: Path) -> Path:
-        """The file of this part."""
         stem, ending = _named(output)
         return output.with_name(f"{stem}.{self.number}-of-{self.count}{ending}")
 

@@ -52,10 +52,7 @@ def half_width(told: np.ndarray, calibrations: Sequence[Calibration | None]) -> 
 
 
 def trust(
-    told: np.ndarray,
-    models: Sequence[ScoringModel],
-    calibrations: Sequence[Calibration | None],
-    unseen: Sequence[str],
+    told: np.ndarray, models: Sequence[ScoringModel], calibrations: Sequence[Calibration | None], unseen: Sequence[str]
 ) -> Trust:
     """
     Args:

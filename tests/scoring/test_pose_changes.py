@@ -78,7 +78,7 @@ def bonded_rows(graph: object, name: str) -> set:
 def test_a_crossing_lies_at_its_cutoff(pose: Complex) -> None:
     def numbers(find: Callable, name: str) -> list[tuple[int, int]]:
         graphs = [
-            [build_graph("x", p.ligand, p.protein, GRAPH_SETTINGS)[0] for p in (crossing.at(-1e-4), crossing.at(1e-4))]
+            [build_graph("x", p.ligand, p.protein, GRAPH_SETTINGS)[0] for p in (crossing(-1e-4), crossing(1e-4))]
             for crossing in find(pose, GRAPH_SETTINGS, 3)
         ]
         return [

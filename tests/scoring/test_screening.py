@@ -206,7 +206,7 @@ def test_few_poses_wait_for_no_process_that_loads_libraries(
     monkeypatch.setattr(screening_module, "FEW_POSES", 10)
     for count, workers in ((10, None), (11, None), (2, 3), (2, 0)):
         list(screen(ensemble, poses(count), ScreeningOptions(num_workers=workers)))
-    cores = screening_module._num_cores()
+    cores = min(screening_module.usable_cores(), screening_module.MAX_WORKERS)
     assert asked == [(cores, True), (cores, False), (3, False)]
 
 
