@@ -705,7 +705,7 @@ def test_graphs_of_other_settings_are_named_with_the_command_that_deletes_them(
     run: Run, caplog: pytest.LogCaptureFixture
 ) -> None:
     run.train("--check-data")
-    (old,) = (run.folder / "processed").iterdir()
+    (old,) = (path for path in (run.folder / "processed").iterdir() if path.is_dir())
     run.train("--check-data", visnet_cutoff=4.0)
     assert f"delete with: {shlex.join(['rm', '-r', str(old)])}" in caplog.text
 

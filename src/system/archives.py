@@ -38,6 +38,8 @@ def verified(file: IO[bytes]) -> IO[bytes]:
         raise
     except Exception as error:  # damage shows as any type: BadZipFile, EOFError, RuntimeError, UnicodeDecodeError ...
         damage = str(error).replace("Bad CRC-32 for file", "wrong checksum in")
+        if damage == "File is not a zip file":  # though it begins like one
+            raise ArchiveError("cannot be read: its end is missing") from error
         raise ArchiveError(f"damaged: {type(error).__name__}: {damage[:200]!a}") from error
 
 
