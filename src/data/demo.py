@@ -18,8 +18,8 @@ from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
-DEMO_VERSION = "2"  # changes with anything that changes the files
-FILE_ENDINGS = ("protein.pdb", "pocket.pdb", "ligand.sdf")
+DEMO_VERSION = "1"  # changes with anything that changes the files
+FILE_ENDINGS = ("protein.pdb", "pocket.pdb", "ligand.sdf", "ligand.mol2")
 MAX_COMPLEXES = 999
 PK_MIN, PK_MAX = 2.0, 12.0
 PK_NOISE = 0.25  # standard deviation of the error added to each label, that of a good assay
@@ -106,6 +106,7 @@ def _write_complex(folder: Path, code: str, pose: DemoPose, *, with_hydrogens: b
         f"HEADER    {code.upper()}_PROTEIN\n{protein}END\n",
         f"HEADER    {code.upper()}_POCKET\n{pocket}END\n",
         f"{Chem.MolToMolBlock(pose.ligand)}\n$$$$\n",
+        _mol2(pose.ligand, pose.ligand_name),
     )
     for ending, text in zip(FILE_ENDINGS, texts, strict=True):
         _write(folder / f"{code}_{ending}", text)
@@ -137,3 +138,37 @@ def _pdb_lines(pose: DemoPose, with_hydrogens: bool) -> tuple[str, str]:
         # A gap in the numbers says that the next peptide is not bonded to this one.
         first += part.labels[-1][0] + (0 if part.is_hetero else 5)
     return "".join(protein), "".join(pocket)
+
+
+def _mol2(mol: Chem.Mol, ligand_name: str) -> str:
+    """A molecule with hydrogens as Tripos MOL2 text; RDKit reads that format and does not write it."""
+    # RDKit cannot read aromatic bonds of every ring with nitrogen, so they are written as single and double.
+    mol = Chem.Mol(mol)
+    Chem.Kekulize(mol, clearAromaticFlags=True)
+    rows = [f"@<TRIPOS>MOLECULE\n{mol.GetProp('_Name')}\n{mol.GetNumAtoms()} {mol.GetNumBonds()} 1 0 0"]
+    rows.append("SMALL\nNO_CHARGES\n\n@<TRIPOS>ATOM")
+    coordinates = mol.GetConformer().GetPositions()
+    for number, (atom, (x, y, z)) in enumerate(zip(mol.GetAtoms(), coordinates, strict=True), 1):
+        name = f"{atom.GetSymbol()}{number}"
+        rows.append(f"{number:>7} {name:<6}{x:>10.4f}{y:>10.4f}{z:>10.4f} {_sybyl_type(atom):<6}1 {ligand_name}")
+    rows.append("@<TRIPOS>BOND")
+    for number, bond in enumerate(mol.GetBonds(), 1):
+        ends = f"{bond.GetBeginAtomIdx() + 1:>6}{bond.GetEndAtomIdx() + 1:>6}"
+        rows.append(f"{number:>6}{ends} {bond.GetBondTypeAsDouble():.0f}")
+    rows.append(f"@<TRIPOS>SUBSTRUCTURE\n{1:>6} {ligand_name} 1")
+    return "\n".join(rows) + "\n"
+
+
+def _sybyl_type(atom: Chem.Atom) -> str:
+    """SYBYL atom type (Tripos, Mol2 File Format) of an atom in a molecule without aromatic bonds."""
+    symbol = atom.GetSymbol()
+    if symbol not in ("C", "N", "O", "S", "P"):
+        return symbol
+    if symbol == "N" and atom.GetTotalValence() == 4 and atom.GetDegree() == 4:
+        return "N.4"
+    orders = sorted(bond.GetBondTypeAsDouble() for bond in atom.GetBonds())
+    if symbol == "S" and orders.count(2) > 0:
+        return "S.o2" if orders.count(2) == 2 else "S.o"
+    if symbol == "P":
+        return "P.3"
+    return f"{symbol}.{4 - int(orders[-1])}"

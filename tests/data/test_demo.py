@@ -141,7 +141,7 @@ def test_complete_set_is_left_alone_and_any_other_is_written_again(tmp_path):
     assert write_demo(tmp_path, num_complexes=2) == index_file
     assert written == {path: path.stat().st_mtime_ns for path in written}
 
-    (tmp_path / "d002" / "d002_pocket.pdb").unlink()
+    (tmp_path / "d002" / "d002_ligand.mol2").unlink()
     write_demo(tmp_path, num_complexes=2)
     assert _bytes_of(tmp_path) == whole
 
@@ -197,16 +197,20 @@ def test_index_and_folders_are_read_as_pdbbind(demo, index):
     assert sorted(files) == sorted(codes)
     first = files["d001"]
     names = [path.name for path in (first.protein, first.pocket, *first.ligands)]
-    assert names == ["d001_protein.pdb", "d001_pocket.pdb", "d001_ligand.sdf"]
+    assert names == ["d001_protein.pdb", "d001_pocket.pdb", "d001_ligand.sdf", "d001_ligand.mol2"]
 
 
-def test_every_ligand_is_sane(demo, index):
+def test_every_ligand_is_sane_and_mol2_agrees_with_sdf(demo, index):
     sizes, elements = [], set()
     for entry in index.entries:
         stem = demo / entry.code / f"{entry.code}_ligand"
         sdf = Chem.MolFromMolFile(f"{stem}.sdf", removeHs=False)
+        mol2 = Chem.MolFromMol2File(f"{stem}.mol2", removeHs=False)
         assert sdf is not None, entry.code
+        assert mol2 is not None, entry.code
+        assert Chem.MolToSmiles(sdf, isomericSmiles=False) == Chem.MolToSmiles(mol2, isomericSmiles=False)
         assert sdf.GetConformer().Is3D()
+        np.testing.assert_allclose(sdf.GetConformer().GetPositions(), mol2.GetConformer().GetPositions(), atol=1e-4)
         sizes.append(sdf.GetNumHeavyAtoms())
         elements |= {atom.GetSymbol() for atom in sdf.GetAtoms()}
     assert all(8 <= size <= 36 for size in sizes)
