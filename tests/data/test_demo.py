@@ -115,7 +115,7 @@ def test_same_seed_gives_the_same_bytes_and_a_smaller_set_is_a_prefix(tmp_path):
         write_demo(tmp_path / name, num_complexes=count, seed=seed)
     first, small = _bytes_of(tmp_path / "a"), _bytes_of(tmp_path / "small")
     assert first == _bytes_of(tmp_path / "b")
-    assert len(first) == 6 * 3 + 2
+    assert len(first) == 6 * 4 + 2
     assert all(first[name] == digest for name, digest in small.items() if name.startswith("d0"))
     assert first["d001/d001_ligand.sdf"] != _bytes_of(tmp_path / "other")["d001/d001_ligand.sdf"]
 
