@@ -119,7 +119,7 @@ GOOD = archive()
 AT = GOOD.index(b"PK\1\2")
 ODD = {
     "bytes before": (b"MZ" + GOOD, "not a file of this program"),
-    "no end": (GOOD[:-4], "not a zip file"),
+    "no end": (GOOD[:-4], "cannot be read: its end is missing"),
     "a name twice": (archive([(b"a/x", b"1"), (b"a/x", b"2")]), "repeated names"),
     "a name in capital letters": (archive([(b"a/x", b"1"), (b"A/X", b"2")]), "repeated names"),
     "a folder": (archive([(b"a/x", b"1"), (b"a/", b"")]), "has folders"),
