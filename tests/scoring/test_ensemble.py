@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.checkpoint import CheckpointError
+from src.checkpoint import BEST, CheckpointError
 from src.chemistry.atoms import StructureError
 from src.data.batching import in_order
 from src.data.cache import GraphCache, build_cache
@@ -21,7 +21,7 @@ from src.hardware.device import DeviceError
 from src.hardware.inference import predict_batches
 from src.pdbbind.folders import ComplexFiles, locate_complexes
 from src.run.run_record import run_facts
-from src.scoring.ensemble import Ensemble, Scorer, load_scorer
+from src.scoring.ensemble import Ensemble, Scorer, find_checkpoints, load_scorer
 from src.scoring.poses import iter_poses
 from src.scoring.prediction import COLUMNS, sentence
 from src.settings import Settings
@@ -293,3 +293,10 @@ def test_impossible_model_settings_are_refused(
 def test_an_absent_device_is_an_error(checkpoint: Path) -> None:
     with pytest.raises(DeviceError, match="cuda:77"):
         load_scorer(checkpoint, "cuda:77")
+
+
+def test_models_that_were_moved_aside_do_not_score(tmp_path: Path) -> None:
+    for name in ("seed_1", "before-20200101-000000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / BEST).touch()
+    assert find_checkpoints([tmp_path]) == [tmp_path / "seed_1" / BEST]
