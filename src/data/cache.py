@@ -18,7 +18,7 @@ from src.chemistry.atoms import StructureError
 from src.chemistry.ligands import read_ligand
 from src.chemistry.proteins import read_protein
 from src.data.manifest import Manifest, file_signatures
-from src.data.packing import PackedGraph, join, pack, unpack
+from src.data.packing import ARRAYS, PackedGraph, join, pack, unpack
 from src.data_processing import DATA_PROCESSING_VERSION, GraphError, build_graph, graph_fingerprint
 from src.graph import ComplexGraph
 from src.pdbbind.folders import ComplexFiles
@@ -254,8 +254,9 @@ class _Folder:
         """The graphs of a shard; none, and a word about it, where it cannot be used."""
         if name not in self.graphs:
             try:
-                graphs = {graph.code: graph for graph in unpack(read_plain(self.folder / name))}
-                _require_finite(graphs.values())
+                packed = read_plain(self.folder / name)
+                _require_finite(packed)
+                graphs = {graph.code: graph for graph in unpack(packed)}
             except (StorageError, KeyError, RuntimeError) as error:
                 log.warning("%s cannot be used (%s); its graphs are built again", name, error)
                 graphs = {}
@@ -279,10 +280,12 @@ def _may_pass(record: dict) -> bool:
     return record["stage"] == RETRIED or not record["sources"]
 
 
-def _require_finite(graphs: Iterable[ComplexGraph]) -> None:
-    for graph in graphs:
-        if not (torch.isfinite(graph.pos).all() and torch.isfinite(graph.fade).all()):
-            raise StorageError(f"{graph.code} has a coordinate that is NaN or infinite")
+def _require_finite(shard: dict) -> None:
+    finite = torch.isfinite(shard["pos"]).all(1) & torch.isfinite(shard["fade"])  # [atoms]
+    if not finite.all():
+        graphs = finite.split(shard["lengths"][:, ARRAYS.index("pos")].tolist())
+        code = next(code for code, graph in zip(shard["codes"], graphs, strict=True) if not graph.all())
+        raise StorageError(f"{code} has a coordinate that is NaN or infinite")
 
 
 def _source_files(files: ComplexFiles, structure: str) -> list[Path]:

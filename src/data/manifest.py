@@ -8,6 +8,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from src.system.storage import write_text
@@ -147,11 +148,12 @@ def _unchanged(sources: list, paths: Sequence[Path]) -> bool:
     if [path.name for path in paths] != [name for name, *_ in sources]:
         return False
     try:
-        return all(path.is_file() and _is_same(path, *facts) for path, (_, *facts) in zip(paths, sources, strict=True))
+        return all(_is_same(path, *facts) for path, (_, *facts) in zip(paths, sources, strict=True))
     except OSError:  # no permission, a drive that is gone: whoever builds the graph writes the row that says so
         return False
 
 
 def _is_same(path: Path, size: int, mtime_ns: int, content: str) -> bool:
     stat = path.stat()
-    return stat.st_size == size and (stat.st_mtime_ns == mtime_ns or _content_hash(path) == content)
+    is_like = S_ISREG(stat.st_mode) and stat.st_size == size
+    return is_like and (stat.st_mtime_ns == mtime_ns or _content_hash(path) == content)

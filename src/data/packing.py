@@ -74,7 +74,9 @@ def unpack(shard: dict) -> Iterator[ComplexGraph]:
     Raises:
         KeyError, RuntimeError: the dictionary is no shard.
     """
-    parts = {name: shard[name].split(shard["lengths"][:, column].tolist()) for column, name in enumerate(ARRAYS)}
+    lengths = dict(zip(ARRAYS, shard["lengths"].T.tolist(), strict=True))
+    parts = {name: shard[name].split(lengths[name]) for name in ARRAYS}
+    near, contacts = (_pair_lists(shard, lengths, name) for name in ("near", "contact"))
     num_ligand_atoms = shard["num_ligand_atoms"].tolist()
     for row, (code, smiles) in enumerate(zip(shard["codes"], shard["smiles"], strict=True)):
         yield ComplexGraph(
@@ -87,11 +89,15 @@ def unpack(shard: dict) -> Iterator[ComplexGraph]:
             ligand_bonds=parts["ligand_bonds"][row].T,
             ligand_bond_types=parts["ligand_bond_types"][row],
             protein_bonds=parts["protein_bonds"][row].T,
-            near_pairs=_pair_list(parts["near_counts"][row], parts["near_second"][row]),
-            contacts=_pair_list(parts["contact_counts"][row], parts["contact_second"][row]),
+            near_pairs=near[row],
+            contacts=contacts[row],
         )
 
 
-def _pair_list(counts: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    first = torch.repeat_interleave(torch.arange(len(counts), dtype=torch.int16), counts.long())
-    return torch.stack([first, second])
+def _pair_lists(shard: dict, lengths: dict[str, list[int]], name: str) -> tuple[torch.Tensor, ...]:
+    """The pairs [2, n] of every graph, found for all at once: one by one they took half the time of reading."""
+    num_firsts = torch.tensor(lengths[f"{name}_counts"])
+    before = torch.repeat_interleave(num_firsts.cumsum(0) - num_firsts, num_firsts)
+    atoms = (torch.arange(len(before)) - before).to(torch.int16)  # numbers within each graph
+    first = torch.repeat_interleave(atoms, shard[f"{name}_counts"].long())
+    return torch.stack([first, shard[f"{name}_second"]]).split(lengths[f"{name}_second"], 1)

@@ -40,15 +40,16 @@ def locate_complexes(root: Path, codes: Iterable[str]) -> dict[str, ComplexFiles
     real_root = _real_root(root)
     wanted = {code.lower(): code for code in codes}
     found: dict[str, ComplexFiles] = {}
-    parents, unasked = [Path(root)], 0
+    parents: list[os.PathLike[str]] = [Path(root)]
+    unasked = 0
     for _ in range(3):
-        others = []
+        others: list[os.DirEntry[str]] = []
         for folder in (folder for parent in parents for folder in _list(parent, real_root, folders=True)):
             code = wanted.get(folder.name.lower())
             if code is None:
                 others.append(folder)
             elif code not in found or not _is_complete(found[code]):
-                files = _files_of(code, folder, real_root)
+                files = _files_of(code, folder.path, real_root)
                 if code not in found or _is_complete(files):
                     found[code] = files
         # Complexes that nobody asked for are the bulk of a large release and hold no further folders.
@@ -66,12 +67,12 @@ def list_index_candidates(root: Path) -> list[Path]:
         PDBbindError: root is not a folder.
     """
     real_root, root = _real_root(root), Path(root)
-    folders = [root]
+    folders: list[os.PathLike[str]] = [root]
     for folder in _list(root, real_root, folders=True):
         if not _PDB_CODE.fullmatch(folder.name):
             below = _list(folder, real_root, folders=True)
-            folders += [folder, *(path for path in below if path.name.lower() == "index")]
-    return [path for folder in folders for path in _list(folder, real_root, folders=False)]
+            folders += [folder, *(entry for entry in below if entry.name.lower() == "index")]
+    return [Path(entry.path) for folder in folders for entry in _list(folder, real_root, folders=False)]
 
 
 def _real_root(root: Path) -> str:
@@ -80,7 +81,7 @@ def _real_root(root: Path) -> str:
     return os.path.realpath(root)
 
 
-def _list(folder: Path, real_root: str, *, folders: bool) -> list[Path]:
+def _list(folder: str | os.PathLike[str], real_root: str, *, folders: bool) -> list[os.DirEntry[str]]:
     """Return the subfolders or the plain files of a folder, sorted, without links that leave the root."""
 
     def belongs(entry: os.DirEntry[str]) -> bool:
@@ -96,18 +97,18 @@ def _list(folder: Path, real_root: str, *, folders: bool) -> list[Path]:
 
     try:
         with os.scandir(folder) as listing:
-            return [Path(path) for path in sorted(entry.path for entry in listing if belongs(entry))]
+            return sorted(filter(belongs, listing), key=lambda entry: entry.path)
     except OSError as error:
-        log.warning("%s: cannot be listed: %s", folder, error.strerror)
+        log.warning("%s: cannot be listed: %s", os.fspath(folder), error.strerror)
         return []
 
 
-def _files_of(code: str, folder: Path, real_root: str) -> ComplexFiles:
-    by_name = {path.name.lower(): path for path in _list(folder, real_root, folders=False)}
+def _files_of(code: str, folder: str, real_root: str) -> ComplexFiles:
+    by_name = {entry.name.lower(): entry.path for entry in _list(folder, real_root, folders=False)}
 
     def present(part: str, *suffixes: str) -> tuple[Path, ...]:
         names = [f"{code.lower()}_{part}{suffix}{gz}" for suffix in suffixes for gz in ("", ".gz")]
-        return tuple(by_name[name] for name in names if name in by_name)
+        return tuple(Path(by_name[name]) for name in names if name in by_name)
 
     protein = present("protein", ".pdb", ".ent", ".cif", ".mmcif")
     pocket = present("pocket", ".pdb", ".ent", ".cif", ".mmcif")

@@ -49,6 +49,7 @@ from src.visnet.message_passing import EAGER, Kernels
 
 log = logging.getLogger(__name__)
 
+COUNTED_AT_ONCE = 256  # complexes whose contacts are counted together
 SHORT_TRAINING = 1000  # complexes shown in all epochs; with fewer, more processes would take longer to start
 
 
@@ -176,7 +177,9 @@ def make_trainer(
     sizes = graph_sizes(train)
     model = build_model(settings.model)
     model.representation.message_passing = training.message_passing
-    model.fit_label_scale(in_order(dataset.judged(split["train"]), training.batch_size, budget))
+    judged = dataset.judged(split["train"])
+    places = range(0, len(judged), COUNTED_AT_ONCE)
+    model.fit_label_scale(collate(judged[n : n + COUNTED_AT_ONCE], with_edges=False) for n in places)
     facts = run_facts(
         settings,
         split,

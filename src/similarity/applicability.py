@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
 from src.checkpoint import CheckpointError
 from src.chemistry.residues import SYMBOLS
@@ -82,11 +83,9 @@ def _new_elements(elements: np.ndarray, known: frozenset[int], where: str) -> It
 
 def _values(graphs: Sequence[ComplexGraph], feature: str, *, ligand: bool) -> list[int]:
     column = FEATURE_COLUMN[feature]
-    found: set[int] = set()
-    for graph in graphs:
-        part = slice(0, graph.num_ligand_atoms) if ligand else slice(graph.num_ligand_atoms, None)
-        found.update(graph.features[part, column].unique().tolist())
-    return sorted(found)
+    places = [slice(0, n) if ligand else slice(n, None) for n in (graph.num_ligand_atoms for graph in graphs)]
+    parts = [graph.features[place, column] for graph, place in zip(graphs, places, strict=True)]
+    return torch.cat(parts).unique().tolist()
 
 
 def _is_list_of(value: Any, *kinds: type) -> bool:

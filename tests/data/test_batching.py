@@ -41,6 +41,17 @@ def totals(batches: list[list[int]], sizes: np.ndarray) -> np.ndarray:
     return np.array([sizes[batch].sum(0) for batch in batches])
 
 
+def test_contacts_are_batched_without_making_edges() -> None:
+    examples = [Example(random_complex(n), pk=5.0 + n) for n in range(3)]
+    batch = collate(examples, with_edges=False)
+    assert not any("edges" in vars(example.graph) for example in examples)
+    whole = collate(examples)
+    for name in ("features", "pos", "fade", "graph_of_atom", "contacts", "pk", "bound"):
+        assert torch.equal(getattr(batch, name), getattr(whole, name)), name
+    assert batch.codes == whole.codes
+    assert not len(batch.source)
+
+
 @pytest.mark.parametrize(("count", "size"), [(0, 4), (1, 4), (8, 4), (9, 4), (10, 100), (7, 1)])
 def test_an_epoch_has_every_example_once(count: int, size: int) -> None:
     batches = epoch_batches(draw_sizes(count), size, seed=0, epoch=0)
