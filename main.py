@@ -89,9 +89,10 @@ from src.similarity.splits import (
     split_dataset,
     split_text,
 )
-from src.system.distributed import ALONE, RankLostError, World, join_world, own_ranks
+from src.system.distributed import ALONE, RankLostError, World, join_world
 from src.system.errors import UserError
 from src.system.locks import in_turn, sole_use
+from src.system.own_ranks import own_ranks
 from src.system.stop_signals import EXIT_CODES, exit_code, signals_interrupt
 from src.system.storage import prepare_folder
 from src.system.terminal import let_go_of_output, prepare_terminal, show
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 if options.evaluate:
                     return evaluate_again(settings, Request(_evaluate_command(), options.compare, options.casf))
                 if options.check_data or options.plan:
-                    return look(settings, plan=options.plan)
+                    return look(settings, world, plan=options.plan)
                 return run_all(settings, world, fresh=options.fresh)
     except UserError as error:
         log.error("error: %s", error)
@@ -148,10 +149,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         let_go_of_output()
 
 
-def look(settings: Settings, *, plan: bool) -> int:
+def look(settings: Settings, world: World, *, plan: bool) -> int:
     """Print what is used of the data, or with `plan` what fits into memory; returns the exit code."""
     settings, _ = _with_demo_data(settings)
-    dataset = _load(settings)
+    dataset = _load(settings, world)
     if not plan:
         show(audit(dataset))
         if len(dataset.examples) > 1:
@@ -159,7 +160,7 @@ def look(settings: Settings, *, plan: bool) -> int:
         return 0 if dataset.examples else 2
     log.info("%s", audit(dataset))
     device = choose_device(settings.training.device)
-    show(plan_text(plan_memory(settings, dataset.examples, device), settings, device))
+    show(plan_text(plan_memory(settings, dataset.examples, device, world=world), settings, device))
     return 0
 
 
@@ -185,7 +186,7 @@ def run(settings: Settings, world: World = ALONE, *, fresh: bool = False) -> End
     device = choose_device(settings.training.device)
     newest = newest_of_run(settings, fresh=fresh)
     settings, synthetic = _with_demo_data(settings)
-    dataset = _load(settings)
+    dataset = _load(settings, world)
     log.info("%s", audit(dataset))
     require_enough(dataset.skipped, len(dataset.examples), settings.data.max_failed_fraction)
     dataset, codes = data_of_run(dataset, newest, settings.data.split)
@@ -195,7 +196,7 @@ def run(settings: Settings, world: World = ALONE, *, fresh: bool = False) -> End
         split = dict(whole.codes)
         may_compile = settings.training.message_passing == "auto"
         earlier = newest[1]["config"] if newest else None
-        settings = resolve_auto(settings, dataset.subset(split["train"]), device, earlier)
+        settings = resolve_auto(settings, dataset.subset(split["train"]), device, earlier, world)
         world = join()
         agreed = world.from_main(RunPlan(settings, whole, synthetic, newest, dataset.lost, may_compile))
         trainer, stopped_by = train(agreed, dataset, world)
@@ -213,7 +214,7 @@ def run(settings: Settings, world: World = ALONE, *, fresh: bool = False) -> End
 
 def follow(world: World) -> int:
     """What every other rank does; returns the exit code."""
-    while (plan := world.from_main()) is not None:
+    while (plan := world.answer()) is not None:
         settings = plan.settings
         dataset = load_dataset(settings.data, settings.graph, settings.processing).without(plan.lost)
         with contextlib.suppress(TrainingError):  # the main rank says why
@@ -295,8 +296,8 @@ def _with_demo_data(settings: Settings) -> tuple[Settings, bool]:
     return replace(settings, data=data), True
 
 
-def _load(settings: Settings) -> Dataset:
-    dataset = load_dataset(settings.data, settings.graph, settings.processing)
+def _load(settings: Settings, world: World) -> Dataset:
+    dataset = load_dataset(settings.data, settings.graph, settings.processing, world)
     _log_other_caches(settings, dataset)
     if lost := attrition_text(dataset.skipped, len(dataset.examples)):
         log.warning("%s", lost)

@@ -22,7 +22,8 @@ from src.data.batching import collate, epoch_batches, graph_sizes, in_order
 from src.data.dataset import Example
 from src.graph import Batch
 from src.model import build_model
-from src.system.distributed import ALONE, Ranks, World, speak_to_oneself
+from src.system.distributed import ALONE, Ranks, World
+from src.system.own_ranks import speak_to_oneself
 from src.training import Trainer
 from tests.synthetic import in_double, random_complex, scattered, tiny_settings
 from tests.training_runs import make_trainer

@@ -6,8 +6,9 @@ import contextlib
 import functools
 import logging
 import shlex
+import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import rdkit
@@ -24,12 +25,14 @@ from src.graph import ComplexGraph
 from src.pdbbind.folders import ComplexFiles
 from src.pdbbind.index import Skipped
 from src.settings import GraphSettings, ProcessingSettings, as_dict
+from src.system.distributed import ALONE, World
 from src.system.locks import in_turn
 from src.system.storage import StorageError, prepare_folder, read_plain, remove_temporaries, write_plain
 from src.system.workers import WorkerFault, run_supervised
 
 log = logging.getLogger(__name__)
 
+PART = "part-"  # folder of what one of several ranks builds, and its rank
 SHARD_SIZE = 256  # graphs in one file; a kill loses these and what was finished behind a slower complex
 RETRIED = "worker"  # stage of faults that may be the machine's, of which no record is kept
 
@@ -61,11 +64,16 @@ class GraphCache:
 
 
 def build_cache(
-    complexes: Sequence[ComplexFiles], *, structure: str, graph_settings: GraphSettings, processing: ProcessingSettings
+    complexes: Sequence[ComplexFiles],
+    *,
+    structure: str,
+    graph_settings: GraphSettings,
+    processing: ProcessingSettings,
+    world: World = ALONE,
 ) -> GraphCache:
     """Load the graphs of these complexes, after building those that are missing or whose files have changed.
 
-    One process at a time builds in a folder; what is there is read without waiting.
+    One run at a time builds in a folder, with all its ranks; what is there is read without waiting.
 
     Args:
         complexes: the files of each complex; a code stands there once.
@@ -79,8 +87,14 @@ def build_cache(
     if missing:
         prepare_folder(cache.folder)
         with in_turn(cache.folder):
-            missing = cache.load(complexes)  # another process may have built them meanwhile
-            _build(cache, missing, processing)
+            cache.take_in_parts()
+            missing = left = cache.load(complexes)  # another process may have built them meanwhile
+            if missing and world.size > 1:
+                options = {"structure": structure, "settings": graph_settings, "processing": processing}
+                world.ask(functools.partial(_build_part, missing=missing, **options))
+                cache.take_in_parts()
+                left = cache.load(complexes)  # what was lost, or is seen by other ranks alone
+            _build(cache, left, processing)
     return cache.collect([files.code for files in complexes], num_built=len(missing))
 
 
@@ -96,6 +110,21 @@ def protein_file(files: ComplexFiles, structure: str) -> Path | None:
     if structure == "auto":
         return files.pocket or files.protein
     return files.pocket if structure == "pocket" else files.protein
+
+
+def _build_part(
+    world: World,
+    *,
+    missing: Sequence[ComplexFiles],
+    structure: str,
+    settings: GraphSettings,
+    processing: ProcessingSettings,
+) -> None:
+    """Build this rank's share into a folder of its own, with its share of this computer's worker processes."""
+    part = _Folder(Path(processing.processed_data_dir), settings, structure, part=f"{PART}{world.rank}")
+    prepare_folder(part.folder)
+    num_workers = min(processing.num_workers, max(1, processing.num_workers // world.num_local))
+    _build(part, part.load(world.every(missing)), replace(processing, num_workers=num_workers))
 
 
 def _build(cache: _Folder, missing: Sequence[ComplexFiles], processing: ProcessingSettings) -> None:
@@ -122,7 +151,8 @@ def _build_all(
     )
     lost = []
     try:
-        progress = tqdm(results, total=len(missing), desc="graphs", unit="complex", disable=None)
+        is_quiet = not log.isEnabledFor(logging.WARNING)  # as all ranks but the main one are
+        progress = tqdm(results, total=len(missing), desc="graphs", unit="complex", disable=is_quiet or None)
         for number, result in progress:
             if isinstance(result, WorkerFault):
                 lost.append(missing[number])
@@ -172,8 +202,8 @@ def _read_and_build(files: ComplexFiles, structure: str, settings: GraphSettings
 class _Folder:
     """One cache folder: shards of graphs, and the manifest that says where each one is."""
 
-    def __init__(self, processed_data_dir: Path, settings: GraphSettings, structure: str):
-        self.folder = processed_data_dir / f"{DATA_PROCESSING_VERSION}-{graph_fingerprint(settings)}"
+    def __init__(self, processed_data_dir: Path, settings: GraphSettings, structure: str, part: str = ""):
+        self.folder = processed_data_dir / f"{DATA_PROCESSING_VERSION}-{graph_fingerprint(settings)}" / part
         self.settings, self.structure = settings, structure
         about = {
             "data_processing_version": DATA_PROCESSING_VERSION,
@@ -200,6 +230,13 @@ class _Folder:
         for shard in [name for name, graphs in self.graphs.items() if not graphs]:
             self.manifest.forget_shard(shard)
         return missing
+
+    def take_in_parts(self) -> None:
+        """Move what ranks have built to the rest; a run that was killed may have left some."""
+        self.manifest.read()
+        for folder in sorted(self.folder.glob(f"{PART}*")):
+            self.manifest.take_in(Manifest(folder, self.manifest.about))
+            shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, number: int, result: _Built | Skipped, sources: list) -> None:
         """Take result `number`; shards are filled in the order of numbers, whatever order workers finish in."""

@@ -15,6 +15,7 @@ from src.pdbbind.affinity import IndexEntry
 from src.pdbbind.folders import ComplexFiles
 from src.pdbbind.index import Skipped, read_dataset, select_entries, write_skipped
 from src.settings import DataSettings, GraphSettings, ProcessingSettings
+from src.system.distributed import ALONE, World
 from src.system.errors import UserError
 
 
@@ -74,8 +75,10 @@ class Dataset:
         return digest.hexdigest()
 
 
-def load_dataset(data: DataSettings, graph: GraphSettings, processing: ProcessingSettings) -> Dataset:
-    """Read the index, find the files, and load or build the graphs.
+def load_dataset(
+    data: DataSettings, graph: GraphSettings, processing: ProcessingSettings, world: World = ALONE
+) -> Dataset:
+    """Read the index, find the files, and load or build the graphs, with all ranks of the world.
 
     Raises:
         PDBbindError: when the index cannot be found or read.
@@ -84,7 +87,7 @@ def load_dataset(data: DataSettings, graph: GraphSettings, processing: Processin
     entries, left_out = select_entries(index.entries, data)
     skipped = [Skipped(f"line {bad.line_number}", "index", f"{bad.reason}: {bad.text}") for bad in index.bad_lines]
     usable, without_files = _with_files(entries, files, data.structure)
-    cache = build_cache(usable, structure=data.structure, graph_settings=graph, processing=processing)
+    cache = build_cache(usable, structure=data.structure, graph_settings=graph, processing=processing, world=world)
     skipped += [*left_out, *without_files, *cache.skipped]
     examples = sorted(
         (Example(cache.graphs[e.code], e.pk, e.bound, e.weight) for e in entries if e.code in cache.graphs),

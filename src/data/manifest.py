@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,6 +77,19 @@ class Manifest:
     def next_shard(self) -> str:
         """The name of the next shard to write."""
         return f"graphs-{self.num_shards:05d}.pt"
+
+    def take_in(self, other: Manifest) -> None:
+        """Move the shards of another folder into this one, and their records."""
+        other.read()
+        names: dict[str, str] = {}
+        for code, record in ((code, record) for code, records in other.records.items() for record in records):
+            if (shard := record.get("shard")) and shard not in names:
+                names[shard] = self.next_shard()
+                self.num_shards += 1
+                with contextlib.suppress(FileNotFoundError):  # moved by a run that was killed: built again
+                    os.replace(other.path.parent / shard, self.path.parent / names[shard])
+            self.add(code, {**record, "shard": names[shard]} if shard else record)
+        self.write()
 
     def forget_shard(self, name: str) -> None:
         """Drop the records of a shard that cannot be used."""

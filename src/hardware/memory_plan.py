@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,10 @@ import torch
 
 from src.data.batching import NO_LIMIT, Budget, batch_budget
 from src.data.dataset import DatasetError, Example
-from src.hardware.device import choose_precision
+from src.hardware.device import choose_device, choose_precision
 from src.hardware.step_memory import StepMemory, complex_sizes, longest_chunk, measure_step_memory
 from src.settings import Settings, TrainingSettings, as_dict, settings_from_dict
+from src.system.distributed import ALONE, World
 from src.system.terminal import listed
 
 log = logging.getLogger(__name__)
@@ -63,9 +65,13 @@ class Proposal:
 
 
 def plan_memory(
-    settings: Settings, examples: Sequence[Example], device: torch.device, modes: Sequence[str] = MODES_BY_SPEED
+    settings: Settings,
+    examples: Sequence[Example],
+    device: torch.device,
+    modes: Sequence[str] = MODES_BY_SPEED,
+    world: World = ALONE,
 ) -> MemoryPlan:
-    """Measure each mode on some of the complexes.
+    """Measure each mode on some of the complexes; what there is, is that of the rank with the least memory.
 
     Raises:
         DatasetError: there are none.
@@ -76,7 +82,13 @@ def plan_memory(
     log.info("measuring the memory of a training step on %s", device)
     precision = choose_precision(settings.training.precision, device)
     memory = measure_step_memory(settings.model, examples, modes, device, precision)
-    return MemoryPlan(memory, complex_sizes(examples), batch_budget(settings.training), usable_memory(device))
+    found = world.ask(partial(_memory_of_rank, name=settings.training.device))
+    available = min((usable for usable in found if usable is not None), default=None)
+    return MemoryPlan(memory, complex_sizes(examples), batch_budget(settings.training), available)
+
+
+def _memory_of_rank(world: World, *, name: str) -> float | None:
+    return usable_memory(choose_device(name, world.local_rank))
 
 
 def usable_memory(device: torch.device) -> float | None:
@@ -146,7 +158,11 @@ def fastest_mode(plan: MemoryPlan, batch_size: int) -> str:
 
 
 def resolve_auto(
-    settings: Settings, examples: Sequence[Example], device: torch.device, earlier: dict[str, Any] | None = None
+    settings: Settings,
+    examples: Sequence[Example],
+    device: torch.device,
+    earlier: dict[str, Any] | None = None,
+    world: World = ALONE,
 ) -> Settings:
     """Put values in the place of 'auto' in batch_size and message_passing, in `config` too.
 
@@ -170,7 +186,7 @@ def resolve_auto(
     elif device.type != "cuda" and training.batch_size != "auto":
         found = {"message_passing": MODES_BY_SPEED[0]}
     else:
-        found = _values_for_memory(settings, examples, device)
+        found = _values_for_memory(settings, examples, device, world)
     chosen = {key: found.get(key) for key in wanted}
     values = settings_from_dict(TrainingSettings, {**as_dict(training), **chosen}, source="config of the checkpoint")
     return replace(settings, training=values, config={**settings.config, **chosen})
@@ -193,9 +209,11 @@ def plan_text(plan: MemoryPlan, settings: Settings, device: torch.device) -> str
     )
 
 
-def _values_for_memory(settings: Settings, examples: Sequence[Example], device: torch.device) -> dict[str, Any]:
+def _values_for_memory(
+    settings: Settings, examples: Sequence[Example], device: torch.device, world: World
+) -> dict[str, Any]:
     mode, batch_size = settings.training.message_passing, settings.training.batch_size
-    plan = plan_memory(settings, examples, device, MODES_BY_SPEED if mode == "auto" else (mode,))
+    plan = plan_memory(settings, examples, device, MODES_BY_SPEED if mode == "auto" else (mode,), world)
     _warn_of_too_large(plan, [example.graph.code for example in examples])
     chosen = propose(plan)
     if batch_size != "auto":

@@ -42,7 +42,8 @@ from src.run.run_record import (
 )
 from src.settings import Settings
 from src.similarity.applicability import domain_facts
-from src.system.distributed import ALONE, World, usable_cores
+from src.system.distributed import ALONE, World
+from src.system.own_ranks import usable_cores
 from src.system.storage import write_json
 from src.training import Trainer
 from src.visnet.message_passing import EAGER, Kernels

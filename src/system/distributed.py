@@ -1,7 +1,7 @@
 """One process, or several that train one model together: who deals with what, sums over all, and what all are told.
 
-`World` is a process alone. `Ranks` are the processes that torchrun has started, or those that `own_ranks` starts on
-the cores of one computer. Both have the same methods, so that nothing else asks how many processes there are.
+`World` is a process alone. `Ranks` are the processes that torchrun has started, or those that `own_ranks` starts
+on the cores of one computer. Both have the same methods, so that nothing else asks how many processes there are.
 """
 
 from __future__ import annotations
@@ -10,14 +10,10 @@ import contextlib
 import logging
 import os
 import signal
-import socket
-import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,7 +22,6 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from src.system.stop_signals import StopSignals
-from src.system.workers import THREAD_SETTINGS, describe_exit
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +40,7 @@ class World:
     """A process that trains alone."""
 
     rank, size, local_rank = 0, 1, 0
+    num_local = 1  # ranks on this computer
 
     @property
     def is_main(self) -> bool:
@@ -83,6 +79,13 @@ class World:
     def from_main(self, value: Any = None) -> Any:
         """The value that the main rank gives, whatever this one has."""
         return value
+
+    def ask(self, task: Callable[[World], Any]) -> list[Any]:
+        """What a task gives on every rank, by rank: asked by the main one, while the others are in `answer`."""
+        return [task(self)]
+
+    def answer(self) -> Any:
+        """Do what the main rank asks for, until it tells the plan of a training, or None: there is nothing to do."""
 
     def average(
         self, parameters: Sequence[nn.Parameter], weight: float, sums: Sequence[float]
@@ -134,7 +137,8 @@ class Ranks(World):
         self.rank, self.size, self.local_rank = rank, size, local_rank
         self._store, self._reasons = store, reasons
         self._signals: AgreedSignals | None = None
-        self._others_wait = True  # for the next word of the main rank
+        self.num_local = int(os.environ.get("LOCAL_WORLD_SIZE", size))
+        self._others_wait = True  # for a word of the main rank
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         with self._talking():
             dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
@@ -166,6 +170,17 @@ class Ranks(World):
             dist.broadcast_object_list(box, src=0)
         self._others_wait = False
         return box[0]
+
+    def ask(self, task: Callable[[World], Any]) -> list[Any]:
+        self.from_main(task)
+        answers = self.gather(task(self))
+        self._others_wait = True  # again; where a task has failed they do not
+        return answers
+
+    def answer(self) -> Any:
+        while callable(word := self.from_main()):
+            self.gather(word(self))
+        return word
 
     def average(
         self, parameters: Sequence[nn.Parameter], weight: float, sums: Sequence[float]
@@ -261,99 +276,9 @@ def join_world() -> World:
     return Ranks(rank, size, int(os.environ.get("LOCAL_RANK", rank)), store)
 
 
-def usable_cores() -> int:
-    """Cores that this process may use, a container's share of them included."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with contextlib.suppress(OSError, ValueError):  # of Linux: microseconds of all cores in a period, or "max"
-        quota, period = map(int, Path("/sys/fs/cgroup/cpu.max").read_text().split())
-        cores = min(cores, max(1, quota // period))
-    return cores
-
-
-@contextlib.contextmanager
-def own_ranks(world: World, size: int, command: Sequence[str]) -> Iterator[Callable[[], World]]:
-    """Start `size` - 1 more processes; what is yielded waits for them, after which each has one thread.
-
-    They are taken out of the terminal's group, and end with this process, however that ends.
-
-    Args:
-        world: that of this process; where it has ranks already, or for size 1, it stays as it is.
-    """
-    if size == 1 or world.size > 1:
-        yield lambda: world
-        return
-    num_threads = torch.get_num_threads()
-    with tempfile.TemporaryDirectory(prefix="ranks-") as folder, contextlib.ExitStack() as stack:
-        store = Path(folder) / "store"
-        speak_to_oneself()
-        shared = {"WORLD_SIZE": str(size), STORE: str(store), **dict.fromkeys(THREAD_SETTINGS, "1")}
-        children: list[subprocess.Popen] = []
-        stack.callback(_end, children)
-        stack.callback(torch.set_num_threads, num_threads)
-        for rank in range(1, size):
-            environment = {**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-            children.append(
-                subprocess.Popen(
-                    command,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-            )
-
-        def join() -> World:
-            torch.set_num_threads(1)
-            _wait_for(children, store, size)
-            return stack.enter_context(Ranks(0, size, 0, dist.FileStore(str(store), size), lambda: _reasons(children)))
-
-        yield join
-
-
 def _weighted(parameter: nn.Parameter, weight: float) -> Tensor:
     gradient = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
     return gradient.detach().flatten() * weight
-
-
-def _wait_for(children: Sequence[subprocess.Popen], path: Path, size: int) -> None:
-    """Until all have come to the store.
-
-    Raises:
-        RankLostError: one has ended before.
-    """
-    meeting = dist.FileStore(str(path), size)
-    while not meeting.check([f"come {rank}" for rank in range(1, size)]):
-        if ended := _ended(children):
-            raise RankLostError(f"a process of this training could not start: {ended}; use cpu_processes = 1")
-        time.sleep(WAIT_S)
-
-
-def _reasons(children: Sequence[subprocess.Popen]) -> str:
-    """How the processes that this one has started have ended."""
-    end = time.monotonic() + ROLL_CALL_S
-    while not (ended := _ended(children)) and time.monotonic() < end:
-        time.sleep(WAIT_S)
-    return ended
-
-
-def _ended(children: Sequence[subprocess.Popen]) -> str:
-    codes = {rank: child.poll() for rank, child in enumerate(children, start=1)}
-    return ", ".join(f"rank {rank}: {describe_exit(code)}" for rank, code in codes.items() if code is not None)
-
-
-def _end(children: Sequence[subprocess.Popen]) -> None:
-    for child in children:
-        child.kill()
-    for child in children:
-        child.wait()
-
-
-def speak_to_oneself() -> None:
-    """Let gloo use the computer's own address, as it has no other where there is no network."""
-    names = {name for _, name in socket.if_nameindex()}
-    loopback = next((name for name in ("lo", "lo0") if name in names), None)
-    if loopback:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
 
 
 def _watch_parent(before: Callable[[], None]) -> None:

@@ -12,10 +12,16 @@ import pytest
 import torch
 
 from src.checkpoint import load_checkpoint, newest_checkpoint
+from src.data import cache
+from src.data.dataset import load_dataset
 from src.graph import Batch
+from src.hardware import memory_plan
 from src.optimization import saving
+from src.pdbbind.folders import ComplexFiles
+from src.settings import Settings
 from src.system.distributed import ALONE, RankLostError, World
 from src.training import Trainer, TrainingError
+from tests.complexes import small_settings, write_dataset
 from tests.ranks import BATCHES, EXAMPLES, ranked_trainer, run_ranks, shares, validation, values, weights_of
 from tests.training_runs import assert_same
 
@@ -276,3 +282,60 @@ def dropped_out(world: World, folder: Path) -> tuple:
 def test_ranks_draw_unlike_random_numbers(tmp_path: Path) -> None:
     one, other = values(run_ranks(2, tmp_path, dropped_out, tmp_path))
     assert one != other
+
+
+# Before the training, while the other ranks wait for a word of the main one
+
+
+def build_together(world: World, settings: Settings, dies: str = "") -> tuple[list[str], int]:
+    """The codes of which this rank has built graphs, and how many the main rank says were built."""
+    built, build_one = [], cache._build_one
+
+    def watched(files: ComplexFiles, **options: object) -> tuple:
+        if files.code == dies:
+            os._exit(3)
+        built.append(files.code)
+        return build_one(files, **options)
+
+    cache._build_one = watched
+    if not world.is_main:
+        assert world.answer() is None
+        return built, 0
+    return built, len(load_dataset(settings.data, settings.graph, settings.processing, world).cache.graphs)
+
+
+def test_graphs_are_built_by_all_ranks(tmp_path: Path) -> None:
+    settings, codes = small_settings(tmp_path), ["1aaa", "1bad", "1bbb", "1ccc"]
+    write_dataset(tmp_path / "data", codes)
+    (tmp_path / "data" / "1bad" / "1bad_ligand.sdf").write_text("")
+    one, other = values(run_ranks(2, tmp_path / "ranks", build_together, settings))
+    assert one == (codes[::2], 3)
+    assert other == (codes[1::2], 0)
+    again = load_dataset(settings.data, settings.graph, settings.processing)
+    assert again.cache.num_built == 0
+    assert [row.code for row in again.skipped] == ["1bad"]
+    assert not [path for path in again.cache.folder.iterdir() if path.is_dir()]
+
+
+def test_what_one_rank_has_built_outlives_the_other(tmp_path: Path) -> None:
+    settings = small_settings(tmp_path)
+    write_dataset(tmp_path / "data", ["1aaa", "1bbb", "1ccc", "1ddd"])
+    one, other = run_ranks(2, tmp_path / "ranks", build_together, settings, dies="1ddd")
+    assert other.exit_code == 3
+    assert isinstance(one.error, RankLostError)
+    assert "rank 1 has ended" in str(one.error)
+    again = load_dataset(settings.data, settings.graph, settings.processing)
+    assert len(again.cache.graphs) == 4
+    assert again.cache.num_built == 2
+
+
+def plan_together(world: World, settings: Settings) -> float | None:
+    memory_plan.usable_memory = lambda _: [9e9, 3e9][world.rank]
+    memory_plan.measure_step_memory = lambda *_: {}
+    if not world.is_main:
+        return world.answer()
+    return memory_plan.plan_memory(settings, EXAMPLES, torch.device("cpu"), world=world).available
+
+
+def test_what_fits_is_decided_by_the_rank_with_the_least_memory(tmp_path: Path) -> None:
+    assert values(run_ranks(2, tmp_path, plan_together, small_settings(tmp_path))) == [3e9, None]

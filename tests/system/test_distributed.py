@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.system.distributed import ALONE, STORE, RankLostError, World, join_world, own_ranks, usable_cores
+from src.system.distributed import ALONE, STORE, RankLostError, World, join_world
+from src.system.own_ranks import own_ranks, usable_cores
 
 
 def world(rank: int, size: int) -> World:
@@ -40,6 +41,7 @@ def test_a_process_alone_keeps_what_it_has() -> None:
     assert ALONE.collected(["a"]) == ["a"]
     assert ALONE.gather(5) == [5]
     assert ALONE.from_main("x") == "x"
+    assert ALONE.ask(lambda world: world.rank) == [0]
     assert ALONE.of_others(lambda: pytest.fail("nobody asks")) == []
 
 
