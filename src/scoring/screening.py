@@ -26,7 +26,7 @@ from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
 from src.scoring.trust import HIGH, LOW, MEDIUM
-from src.system.distributed import usable_cores
+from src.system.own_ranks import usable_cores
 from src.system.workers import WorkerFault, run_supervised
 
 FEW_POSES = 48  # poses that are scored sooner than a worker process has loaded the libraries
