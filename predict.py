@@ -12,6 +12,8 @@ Analogues as SMILES, each posed on the crystal ligand that it fits best; the pos
   python predict.py --protein_path receptor.pdb --ligand_path series.smi --template crystal.sdf --output scores.csv
 Many proteins (columns protein_path and ligand_path; its other columns are kept):
   python predict.py --pairs pairs.csv --output scores.csv
+Complexes with the ligand inside, as co-folding programs, docking programs and the PDB write them:
+  python predict.py --complex_path models/ --output scores.csv
 Several models (mean, standard deviation), and how much the score hangs on 0.1 Å in the pose:
   python predict.py --protein_path receptor.pdb --ligand_path pose.sdf --checkpoint runs/ --jitter 10
 A series of which some ligands are measured (columns protein_path, ligand_path and pK):
@@ -105,7 +107,8 @@ def _score(options: "argparse.Namespace") -> int:
     from src.run.scoring_setup import conditioned_models
 
     with conditioned_models(options, _checkpoints(options)) as (models, known):
-        return _score_poses(options, models, known) if options.pairs or options.ligand_path else 0
+        is_given = options.pairs or options.ligand_path or options.complex_path
+        return _score_poses(options, models, known) if is_given else 0
 
 
 def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known: "Sequence[Known]") -> int:
@@ -119,7 +122,10 @@ def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known:
     poses = options.shard.of(poses) if options.shard else poses
     ensemble, checkpoints = _ensemble(options, models), _checkpoints(options)
     best_pose = options.best_pose is not None
-    names = ensemble.columns(per_model=options.per_model, jitter=bool(options.jitter), best_pose=best_pose)
+    structures = scoring_setup.has_structures(options, given, inputs)
+    names = ensemble.columns(
+        per_model=options.per_model, jitter=bool(options.jitter), best_pose=best_pose, structures=structures
+    )
     own = {name: free_name(name, given) for name in names}  # the user's keep their names
     # Before hours of scoring, not after.
     report = scoring_setup.open_report(options, checkpoints, ensemble, given, inputs, known)

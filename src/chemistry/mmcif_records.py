@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import math
+from collections.abc import Iterator, Mapping
 from itertools import compress
 
 import numpy as np
@@ -51,11 +52,13 @@ def is_mmcif(data: bytes) -> bool:
 
 
 def mmcif_records(data: bytes, notes: list[str]) -> list[Record]:
-    columns = _mmcif_columns(data)
-    columns["residue"] = [name.upper() for name in columns["residue"]]
-    columns["name"] = [name.upper() for name in columns["name"]]
+    columns = mmcif_columns(data)
     require_protein(set(zip(columns["residue"], columns["name"], strict=True)))
-    records = []
+    return _records_of_read_models(list(records_of(columns)), columns["model"], notes)
+
+
+def records_of(columns: dict[str, list[str]]) -> Iterator[Record]:
+    """Every row of the _atom_site table, hydrogens too."""
     for row, values in enumerate(zip(*columns.values(), strict=True), start=1):
         atom = dict(zip(columns, values, strict=True))
         if not atom["number"] and is_polymer(atom["residue"]):
@@ -74,8 +77,7 @@ def mmcif_records(data: bytes, notes: list[str]) -> list[Record]:
         # A blank in front: names of mmCIF are not aligned, so only the first letter may stand for an element.
         element = atomic_number(" " + atom["name"], residue[3], atom["element"])
         occupancy = occupancy if math.isfinite(occupancy) else 1.0
-        records.append(Record(*residue, atom["name"], element, atom["altloc"], occupancy, pos))
-    return _records_of_read_models(records, columns["model"], notes)
+        yield Record(*residue, atom["name"], element, atom["altloc"], occupancy, pos)
 
 
 def _records_of_read_models(records: list[Record], models: list[str], notes: list[str]) -> list[Record]:
@@ -105,42 +107,64 @@ def _bad_value(atom: dict[str, str]) -> str:
     return f": {clean_name(atom['number'])!r} is not a residue number"
 
 
-def _table(data: bytes) -> bytes:
+def cif_table(data: bytes, category: bytes) -> dict[str, list[str]]:
+    """Column (in small letters, without the category) -> its values, of one table of a file; {} where it has none.
+
+    Args:
+        category: such as b"_atom_site." in small letters.
+
+    Raises:
+        ValueError, StructureError: the text is damaged.
+    """
+    lines = data.splitlines()
+    starts = [line.lstrip()[: len(category)].lower() for line in lines]
+    if category not in starts:
+        return {}
+    try:
+        parsed = MMCIF2Dict(io.StringIO(_table(lines, starts, category).decode("utf-8", errors="replace")))
+    except ZeroDivisionError as error:
+        name = category.decode().strip(".")
+        raise StructureError(f"a loop_ of the {name} table has values and no column names") from error
+    prefix = category.decode()
+    return {
+        name.lower().removeprefix(prefix): column for name, column in parsed.items() if name.lower().startswith(prefix)
+    }
+
+
+def _table(lines: list[bytes], starts: list[bytes], category: bytes) -> bytes:
     """The one table that matters, for Biopython reads character by character; everything if it is no loop_.
 
     Line by line, for a search over line ends can take time that grows with the square of the blank lines.
     """
-    lines = data.splitlines()
-    starts = [line.lstrip()[: len(_ATOM_SITE)].lower() for line in lines]
-    first = starts.index(_ATOM_SITE)
+    first = starts.index(category)
     loop = next((number for number in range(first - 1, -1, -1) if starts[number].startswith(b"loop_")), None)
+    if loop is not None and any(start[:1] == b"_" for start in starts[loop + 1 : first]):
+        loop = None  # of another table
     if loop is None:
-        # Biopython wants data_ in small letters, CIF does not.
-        named = next((number for number in range(first) if starts[number].startswith(b"data_")), None)
-        if named is not None:
-            lines[named] = b"data_" + lines[named].lstrip()[len(b"data_") :]
-        return b"\n".join(lines)
-    end = next((number for number in range(loop + 1, len(lines)) if _ends_table(starts[number])), len(lines))
+        end = next((number for number in range(first, len(lines)) if _ends_table(starts[number], category)), len(lines))
+        return b"\n".join([b"data_", *lines[first:end]])
+    end = next((number for number in range(loop + 1, len(lines)) if _ends_table(starts[number], category)), len(lines))
     return b"\n".join([b"data_", *lines[loop:end]])
 
 
-def _ends_table(start: bytes) -> bool:
-    return start.startswith((b"loop_", b"data_")) or (start.startswith(b"_") and start != _ATOM_SITE)
+def _ends_table(start: bytes, category: bytes) -> bool:
+    return start.startswith((b"loop_", b"data_")) or (start.startswith(b"_") and start != category)
 
 
-def _mmcif_columns(data: bytes) -> dict[str, list[str]]:
-    """The needed columns of _atom_site as text; '.' and '?' become '', except in coordinates, which cannot lack."""
-    try:
-        parsed = MMCIF2Dict(io.StringIO(_table(data).decode("utf-8", errors="replace")))
-    except ZeroDivisionError as error:
-        raise StructureError("a loop_ of the _atom_site table has values and no column names") from error
-    found = {name.lower().removeprefix("_atom_site."): column for name, column in parsed.items()}
+def mmcif_columns(data: bytes, more: Mapping[str, tuple[str, ...]] | None = None) -> dict[str, list[str]]:
+    """The needed columns of _atom_site as text, names in capitals; '.' and '?' become '', except in coordinates, which
+    cannot lack.
+
+    Args:
+        more: name -> columns of the table, the first choice first, beside those of every protein.
+    """
+    found = cif_table(data, _ATOM_SITE)
     for field in _CIF_REQUIRED:
         if not found.keys() & set(_CIF_COLUMNS[field]):
             raise StructureError(f"the _atom_site table has no column {' or '.join(_CIF_COLUMNS[field])}")
     length = len(found["cartn_x"])
     columns = {}
-    for field, names in _CIF_COLUMNS.items():
+    for field, names in {**_CIF_COLUMNS, **(more or {})}.items():
         choices = [found[name] for name in names if name in found]
         if any(len(choice) != length for choice in choices):
             raise StructureError("the _atom_site table ends in the middle of a row; the file is truncated")
@@ -149,4 +173,5 @@ def _mmcif_columns(data: bytes) -> dict[str, list[str]]:
         columns[field] = [next((v for v in row if v not in unknown), "") for row in rows]
     if not length:
         raise StructureError("the _atom_site table has no row")
-    return columns
+    named = {field: [text.upper() for text in columns[field]] for field in ("residue", "name")}
+    return columns | named

@@ -39,7 +39,7 @@ class Record(NamedTuple):
     pos: tuple[float, float, float]
 
 
-class _PdbTable(NamedTuple):
+class PdbTable(NamedTuple):
     text: np.ndarray  # [lines, 80] uint8, padded with blanks
     pos: np.ndarray  # [lines, 3] float64, Å
     numbers: np.ndarray  # [lines] of the residues
@@ -49,8 +49,8 @@ class _PdbTable(NamedTuple):
 
 def pdb_records(data: bytes, tree: cKDTree | None, radius: float, notes: list[str]) -> tuple[list[Record], bool]:
     """The atoms of the residues that may be near, and whether these are all heavy atoms of the file."""
-    lines, numbers, starts = _pdb_atom_lines(data)
-    table = _of_read_models(_pdb_table(lines, numbers), starts, notes)
+    lines, numbers, starts = pdb_atom_lines(data)
+    table = _of_read_models(pdb_table(lines, numbers), starts, notes)
     rows = np.flatnonzero(_rows_to_parse(table, tree, radius))
     is_whole = len(rows) == (table.elements != 1).sum()
     return _records(table, rows), is_whole
@@ -58,18 +58,18 @@ def pdb_records(data: bytes, tree: cKDTree | None, radius: float, notes: list[st
 
 def alpha_carbons(data: bytes) -> list[Record]:
     """The CA of all residues of the models that are read, without calcium."""
-    lines, numbers, starts = _pdb_atom_lines(data)
+    lines, numbers, starts = pdb_atom_lines(data)
     rows = [row for row, line in enumerate(lines) if line[12:16].strip().upper() == b"CA"]
     rows = [row for row in rows if lines[row][17:20].strip().upper().decode("latin-1") not in IONS]
     if not rows:
         return []
     starts = [ModelStart(bisect_left(rows, start.row), start.is_said) for start in starts]
-    table = _pdb_table([lines[row] for row in rows], [numbers[row] for row in rows])
+    table = pdb_table([lines[row] for row in rows], [numbers[row] for row in rows])
     table = _of_read_models(table, starts, [])
     return _records(table, np.arange(len(table.text)))
 
 
-def _records(table: _PdbTable, rows: np.ndarray) -> list[Record]:
+def _records(table: PdbTable, rows: np.ndarray) -> list[Record]:
     """The atoms of these lines of a table."""
     text = table.text[rows]
     spans = (21, 22), (26, 27), (12, 16), (16, 17), (54, 60)
@@ -91,7 +91,7 @@ def _occupancy(text: str) -> float:
     return occupancy if math.isfinite(occupancy) else 1.0
 
 
-def _rows_to_parse(table: _PdbTable, tree: cKDTree | None, radius: float) -> np.ndarray:
+def _rows_to_parse(table: PdbTable, tree: cKDTree | None, radius: float) -> np.ndarray:
     """[lines] bool: heavy atoms of the residue numbers that have any atom near."""
     heavy = table.elements != 1
     if tree is None:
@@ -100,7 +100,7 @@ def _rows_to_parse(table: _PdbTable, tree: cKDTree | None, radius: float) -> np.
     return heavy & np.isin(number, number[heavy & is_near(table.pos, tree, radius)])
 
 
-def _pdb_atom_lines(data: bytes) -> tuple[list[bytes], list[int], list[ModelStart]]:
+def pdb_atom_lines(data: bytes) -> tuple[list[bytes], list[int], list[ModelStart]]:
     """The ATOM and HETATM lines of all models, their line numbers, and where models may start."""
     lines: list[bytes] = []
     numbers: list[int] = []
@@ -126,7 +126,7 @@ def _pdb_atom_lines(data: bytes) -> tuple[list[bytes], list[int], list[ModelStar
     return lines, numbers, starts
 
 
-def _of_read_models(table: _PdbTable, starts: list[ModelStart], notes: list[str]) -> _PdbTable:
+def _of_read_models(table: PdbTable, starts: list[ModelStart], notes: list[str]) -> PdbTable:
     """The heavy atoms of the models that are read, and all atoms where there is one model."""
     if len(starts) == 1:
         return table
@@ -135,10 +135,10 @@ def _of_read_models(table: _PdbTable, starts: list[ModelStart], notes: list[str]
     of_heavy = [ModelStart(int(before[start.row]), start.is_said) for start in starts]
     rows = np.flatnonzero(heavy)
     rows = rows[models_to_read(of_heavy, _field(table.text[rows], 12, 27), table.pos[rows], notes)]
-    return _PdbTable(*(column[rows] for column in table))
+    return PdbTable(*(column[rows] for column in table))
 
 
-def _pdb_table(lines: list[bytes], numbers: list[int]) -> _PdbTable:
+def pdb_table(lines: list[bytes], numbers: list[int], *, needs_protein: bool = True) -> PdbTable:
     for line, number in zip(lines, numbers, strict=True):
         if len(line) < 54:
             raise StructureError(f"line {number} ends before its coordinates do (column 54)")
@@ -158,9 +158,10 @@ def _pdb_table(lines: list[bytes], numbers: list[int]) -> _PdbTable:
     codes = np.array([code_of[name] for name in names])
     words = [name.ljust(11).decode("ascii") for name in code_of]
     residues = [_residue_name(word[5:9]) for word in words]
-    require_protein({(residue, word[:4].strip()) for residue, word in zip(residues, words, strict=True)})
+    if needs_protein:
+        require_protein({(residue, word[:4].strip()) for residue, word in zip(residues, words, strict=True)})
     elements = [atomic_number(word[:4], residue, word[9:]) for residue, word in zip(residues, words, strict=True)]
-    return _PdbTable(text, pos, residue_numbers, np.array(residues, dtype=object)[codes], np.array(elements)[codes])
+    return PdbTable(text, pos, residue_numbers, np.array(residues, dtype=object)[codes], np.array(elements)[codes])
 
 
 def _residue_name(columns: str) -> str:

@@ -61,13 +61,13 @@ class Shape:
 
     def is_flat_and_short(self, number: int) -> bool:
         """An open carbon that lies between its three neighbours with a bond too short for a single one."""
-        if not self._is_open_carbon(number) or self._height(number) > FLAT:
+        if not self._is_open_carbon(number) or self.height(number) > FLAT:
             return False
         height, longest = FLAT_PAIR
         for atom in self.mol.GetAtomWithIdx(number).GetNeighbors():
             other = atom.GetIdx()
             if is_open(atom) and self.can_be_double(number, other):
-                both_flat = self._is_open_carbon(other) and max(self._height(number), self._height(other)) < height
+                both_flat = self._is_open_carbon(other) and max(self.height(number), self.height(other)) < height
                 if self.stretch(number, other) < 0 or (both_flat and SHORTEST < self.length(number, other) < longest):
                     return True
         return False
@@ -85,7 +85,7 @@ class Shape:
         for place, number in enumerate(ring):
             atom = self.mol.GetAtomWithIdx(number)
             if atom.GetAtomicNum() == 6 and is_open(atom):
-                if atom.GetDegree() == 3 and self._height(number) > FLAT:
+                if atom.GetDegree() == 3 and self.height(number) > FLAT:
                     return set()
                 if any(
                     self.stretch(number, other) > longest for other in (ring[place - 1], ring[(place + 1) % len(ring)])
@@ -131,7 +131,7 @@ class Shape:
 
     def is_still_wrong(self, changed: set[int]) -> bool:
         """Whether carbons drawn tetrahedral lie flat, or short bonds of open atoms are left, or half a changed ring."""
-        if any(self._is_open_carbon(n) and self._height(n) < FLAT for n in range(self.mol.GetNumAtoms())):
+        if any(self._is_open_carbon(n) and self.height(n) < FLAT for n in range(self.mol.GetNumAtoms())):
             return True
         for bond in self.mol.GetBonds():
             ends = bond.GetBeginAtom(), bond.GetEndAtom()
@@ -149,7 +149,7 @@ class Shape:
         atom = self.mol.GetAtomWithIdx(number)
         return atom.GetAtomicNum() == 6 and atom.GetDegree() == 3 and is_open(atom)
 
-    def _height(self, number: int) -> float:
+    def height(self, number: int) -> float:
         """Å of an atom with three neighbours over their plane."""
         a, b, c = self.pos[[other.GetIdx() for other in self.mol.GetAtomWithIdx(number).GetNeighbors()]]
         normal = np.cross(b - a, c - a)

@@ -32,7 +32,8 @@ def read_options(arguments: Sequence[str] | None, description: str) -> argparse.
         parser.error("--selftest scores nothing: --pairs, --explain, --output and --report do not go with it")
     if options.reference is not None and not options.report:
         parser.error("--reference goes with --report")
-    only_saves = options.save_model and not (options.pairs or options.protein_path or options.ligand_path)
+    is_given = options.pairs or options.protein_path or options.ligand_path or options.complex_path
+    only_saves = options.save_model and not is_given
     if options.save_model and not options.known:
         parser.error("--save_model goes with --known")
     if options.selftest and options.known:
@@ -42,9 +43,15 @@ def read_options(arguments: Sequence[str] | None, description: str) -> argparse.
         if options.output in (None, STANDARD) or ranks or options.explain or options.selftest:
             parser.error("--shard and --merge need an --output, and no --top, --best_pose, --explain or --selftest")
         options.output = options.output if options.merge else options.shard.path(options.output)
-    given = bool(options.pairs), bool(options.protein_path or options.ligand_path)
-    if not (options.selftest or only_saves or options.merge) and given[0] == given[1]:
-        parser.error("give either --protein_path and --ligand_path, or --pairs")
+    ways = bool(options.pairs), bool(options.protein_path or options.ligand_path), bool(options.complex_path)
+    if not (options.selftest or only_saves or options.merge) and sum(ways) != 1:
+        parser.error("give either --protein_path and --ligand_path, or --complex_path, or --pairs")
+    if options.complex_path and options.selftest:
+        parser.error("--selftest takes --protein_path and --ligand_path")
+    if options.ligand_residue and not options.complex_path:
+        parser.error("--ligand_residue goes with --complex_path; in a table of --pairs it is a column")
+    if options.smiles and not (options.complex_path or options.ligand_path):
+        parser.error("--smiles goes with --complex_path or --ligand_path; in a table of --pairs it is a column")
     if not options.pairs and bool(options.protein_path) != bool(options.ligand_path):
         parser.error("--protein_path and --ligand_path go together")
     return options
@@ -64,9 +71,31 @@ def _add_what_and_how(parser: argparse.ArgumentParser) -> None:
         "--ligand_path",
         type=_path,
         nargs="+",
-        help="one or more of .sdf, .mol or .mol2 with poses, also .gz, folders of such, or - for standard input",
+        help="one or more of .sdf, .mol, .mol2 or .pdbqt with poses, also .gz, folders, or - for standard input",
     )
-    what.add_argument("--pairs", type=_path, metavar="CSV", help="instead: a table of protein_path and ligand_path")
+    what.add_argument(
+        "--complex_path",
+        type=_path,
+        nargs="+",
+        help="instead of the two: .pdb, .ent or .cif files with the ligand inside, also .gz, or folders of such",
+    )
+    what.add_argument(
+        "--ligand_residue",
+        metavar="CHAIN:NAME:NUMBER",
+        default="",
+        help="which molecule of a complex is the ligand, or a part of that such as LIG (default: the only one)",
+    )
+    what.add_argument(
+        "--smiles",
+        default="",
+        help="the ligand of complexes, .pdb and .pdbqt, as SMILES or an SDF: bond orders that these files do not state",
+    )
+    what.add_argument(
+        "--pairs",
+        type=_path,
+        metavar="CSV",
+        help="instead: a table of protein_path and ligand_path, or of complex_path; smiles and ligand_residue as above",
+    )
     what.add_argument(
         "--template",
         type=_path,

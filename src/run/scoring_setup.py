@@ -13,12 +13,23 @@ from typing import TYPE_CHECKING
 
 from src.chemistry.atoms import STANDARD_INPUT
 from src.chemistry.ligands import Ligand, ligand_of
+from src.chemistry.structure_ligands import COMPLEX_ENDINGS, structure_kind
 from src.gaussian_process.joined_model import JoinedModel
 from src.pdbbind.affinity import PDBbindError
 from src.pdbbind.user_table import label_reader
 from src.scoring.best_poses import BestPoses
 from src.scoring.ensemble import SYNTHETIC, Ensemble
-from src.scoring.poses import Pose, PoseError, find_ligands, iter_poses, read_pairs, require_protein
+from src.scoring.poses import (
+    COMPLEX_COLUMNS,
+    SMILES_COLUMN,
+    Pose,
+    PoseError,
+    find_ligands,
+    iter_complexes,
+    iter_poses,
+    read_pairs,
+    require_protein,
+)
 from src.scoring.score_files import ScoreFile, ScoreStream, is_unfinished, molecules_path, require_apart, signature
 from src.scoring.screening import ScreeningOptions, Tally
 from src.scoring.smiles_files import is_smiles_file, read_smiles_file, read_templates
@@ -49,13 +60,31 @@ def find_poses(options: Namespace) -> tuple[tuple[str, ...], Iterator[Pose], lis
         if output:
             require_apart(output, chain([options.pairs], table.files()))
         return table.columns, table.poses(), [options.pairs]
-    require_protein(options.protein_path)
     # A screening of the folder that its output lies in goes on with the same ligands.
-    ligands = find_ligands(options.ligand_path, leave_out=output if is_unfinished(output) else None)
-    inputs = [options.protein_path, *ligands]
+    leave_out = output if is_unfinished(output) else None
+    if options.complex_path:
+        inputs = find_ligands(options.complex_path, leave_out=leave_out, endings=COMPLEX_ENDINGS)
+        poses = iter_complexes(inputs, (), options.smiles, options.ligand_residue)
+    else:
+        require_protein(options.protein_path)
+        ligands = find_ligands(options.ligand_path, leave_out=leave_out)
+        inputs = [options.protein_path, *ligands]
+        poses = iter_poses(options.protein_path, ligands, smiles=options.smiles)
     if output:
         require_apart(output, inputs)
-    return (), iter_poses(options.protein_path, ligands), inputs
+    return (), poses, inputs
+
+
+def has_structures(options: Namespace, columns: Sequence[str], inputs: Iterable[Path]) -> bool:
+    """Whether ligands may come without bond orders, so that rows say where these were found.
+
+    Args:
+        columns: of the table of pairs.
+    """
+    of_table = {column.lower() for column in columns} & {*COMPLEX_COLUMNS, SMILES_COLUMN}
+    if options.pairs or options.complex_path:
+        return bool(options.complex_path or of_table)
+    return not options.template and any(map(structure_kind, list(inputs)[1:]))
 
 
 @contextlib.contextmanager
@@ -118,7 +147,10 @@ def screening_options(options: Namespace) -> ScreeningOptions:
     Raises:
         LigandError: a template is missing, of another kind or empty.
     """
-    how = {"one_receptor": not options.pairs, "templates": read_templates(options.template or ())}
+    how = {
+        "one_receptor": not (options.pairs or options.complex_path),
+        "templates": read_templates(options.template or ()),
+    }
     return ScreeningOptions(options.batch_size, options.num_workers, options.jitter, **how)
 
 
@@ -152,6 +184,7 @@ def open_output(
         "checkpoint": signature(checkpoints, content=True),
         **{name: getattr(options, name) for name in ("jitter", "per_model", "top", "best_pose")},
         "shard": str(options.shard),
+        **{name: getattr(options, name) for name in ("smiles", "ligand_residue") if getattr(options, name)},
     }
     prepare_folder(options.output.parent)
     how = {"overwrite": options.overwrite, "goes_on": not starts_anew(options)}

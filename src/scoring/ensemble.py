@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from src.checkpoint import BEST, ENDING, SET_ASIDE, CheckpointError, load_members
+from src.chemistry.structure_ligands import COLUMNS as FOUND_COLUMNS
 from src.data.batching import Budget, in_order
 from src.data.dataset import Example
 from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
@@ -89,12 +90,19 @@ class Ensemble:
     def trained_on_synthetic_data(self) -> bool:
         return any(scorer.trained_on_synthetic_data for scorer in self.scorers)
 
-    def columns(self, *, per_model: bool = False, jitter: bool = False, best_pose: bool = False) -> list[str]:
-        """Of a table of its predictions."""
+    def columns(
+        self, *, per_model: bool = False, jitter: bool = False, best_pose: bool = False, structures: bool = False
+    ) -> list[str]:
+        """Of a table of its predictions.
+
+        Args:
+            structures: with those of ligands whose bond orders were found, and of what programs say of a pose.
+        """
         many = len(self.scorers) > 1
         members = [MEMBER_COLUMN.format(number) for number in range(1, len(self.scorers) + 1)]
         models = [*[ENSEMBLE_COLUMN] * many, *members * (many and per_model)]
-        return [*COLUMNS, *models, *[JITTER_COLUMN] * jitter, *BEST_POSE_COLUMNS * best_pose]
+        found = FOUND_COLUMNS * structures
+        return [*COLUMNS, *models, *[JITTER_COLUMN] * jitter, *BEST_POSE_COLUMNS * best_pose, *found]
 
     def reader(self, **how: Any) -> PoseReader:
         """What builds the graphs; where models differ in what they were trained on, the first one's counts."""
@@ -131,7 +139,7 @@ class Ensemble:
 
     def _prediction(self, pose: Pose, one: PoseGraphs, table: np.ndarray, failure: str) -> Prediction:
         where = {"protein_file": str(pose.protein), "ligand_file": str(pose.ligand), "molecule": pose.number}
-        where |= {"pose": one.pose, "modelled": one.modelled}
+        where |= {"pose": one.pose, "modelled": one.modelled, "found": one.found}
         if failure:
             return Prediction(pose.title or one.ligand, **where, pk=None, warnings=(), failure=failure)
         told, copies = table[:, 0], table[:, 1:, 0].mean(axis=0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,15 @@ from src.chemistry.analogue_poses import PosingError, Template, pose_analogue
 from src.chemistry.atoms import ResidueId, StructureError
 from src.chemistry.contact_energy import pocket_sites
 from src.chemistry.ligands import Ligand, LigandError, LigandRecord, ligand_of
-from src.chemistry.proteins import Protein, incomplete_residues, read_protein, without_copies
+from src.chemistry.proteins import (
+    Protein,
+    copy_notes,
+    drop_ligand_copy,
+    incomplete_residues,
+    read_protein,
+    without_copies,
+)
+from src.chemistry.structure_ligands import COMPLEX, KINDS, PlacedLigand, place_ligand
 from src.data_processing import GraphError, Receptor, build_graph, pocket_atoms
 from src.graph import ComplexGraph
 from src.scoring import pose_warnings
@@ -39,7 +47,8 @@ class PoseGraphs:
     unseen: tuple[str, ...] = ()  # what of it no training complex had
     graphs: tuple[ComplexGraph, ...] = ()  # graph of the pose, then those of its jittered copies
     pose: str = "given"  # or what it is modelled on
-    modelled: LigandRecord | None = None  # that pose
+    modelled: LigandRecord | None = None  # that pose, or the one that was given, with the bond orders that were found
+    found: Mapping[str, object] = field(default_factory=dict)  # what else the files say
 
 
 @dataclass(frozen=True)
@@ -84,10 +93,12 @@ class PoseReader:
         """
         if self.templates:
             return [self._modelled(pose) for pose in poses]
-        ligands = [ligand_of(pose.record) if pose.record else LigandError(pose.failure) for pose in poses]
+        placed = [_placed(pose) for pose in poses]
+        ligands = [one if isinstance(one, LigandError) else ligand_of(one.record) for one in placed]
         if is_all:
             self._read_near(poses, ligands)
-        return [self._graphs(pose, ligand) for pose, ligand in zip(poses, ligands, strict=True)]
+        graphs = [self._graphs(pose, ligand) for pose, ligand in zip(poses, ligands, strict=True)]
+        return [_with_source(*one) for one in zip(poses, placed, graphs, strict=True)]
 
     def _modelled(self, pose: Pose) -> PoseGraphs:
         """Of a molecule as drawn; a pose that clashes is none."""
@@ -115,7 +126,7 @@ class PoseReader:
         if isinstance(ligand, LigandError):
             return PoseGraphs(f"{pose.ligand.name}, molecule {pose.number}", str(ligand))
         try:
-            return self._build(ligand, self._receptor(pose.protein))
+            return self._build(ligand, self._receptor(pose.protein), is_inside=_is_complex(pose))
         except GraphError as error:
             return PoseGraphs(ligand.name, str(error))
         except StructureError as error:
@@ -123,9 +134,15 @@ class PoseReader:
                 raise
             return PoseGraphs(ligand.name, str(error))
 
-    def _build(self, ligand: Ligand, known: _Known) -> PoseGraphs:
+    def _build(self, ligand: Ligand, known: _Known, *, is_inside: bool = False) -> PoseGraphs:
+        """
+        Args:
+            is_inside: the protein file has the ligand, so that its copy there is worth no word.
+        """
         receptor, radius = known.receptor, self.settings.pocket_radius
         near = receptor.around(ligand.atoms.pos, radius)
+        atoms, copies = drop_ligand_copy(near.atoms, ligand.atoms)
+        near = replace(near, atoms=atoms, notes=near.notes if is_inside else (*near.notes, *copy_notes(copies)))
         graph, notes = build_graph(ligand.name, ligand, near, self.settings)
         partly = (f"the ligand is read by {ligand.read_as}",) if "partial" in ligand.read_as else ()
         copies = [
@@ -134,6 +151,7 @@ class PoseReader:
         ]
         warnings = (
             *pose_warnings.geometry_warnings(graph, self.settings),
+            *pose_warnings.foreign_warnings(near.atoms, ligand),
             *pose_warnings.metal_warnings(graph, near.atoms, ligand),
             *(pose_warnings.pocket_warnings(near, ligand, self.settings) if graph.contacts.shape[1] else ()),
             *pose_warnings.incomplete_warnings(near.atoms, known.incomplete, ligand.atoms.pos),
@@ -190,6 +208,28 @@ class PoseReader:
         if len(near) <= MAX_RECEPTORS:
             for path, positions in near.items():
                 self._keep(path, np.concatenate(positions))
+
+
+def _placed(pose: Pose) -> PlacedLigand | LigandError:
+    """The record of a pose with bond orders."""
+    if pose.record is None:
+        return LigandError(pose.failure)
+    if pose.record.kind not in KINDS:
+        return PlacedLigand(pose.record)
+    try:
+        return place_ligand(pose.record, pose.smiles, pose.residue)
+    except LigandError as error:
+        return error
+
+
+def _is_complex(pose: Pose) -> bool:
+    return pose.record is not None and pose.record.kind == COMPLEX
+
+
+def _with_source(pose: Pose, placed: PlacedLigand | LigandError, graphs: PoseGraphs) -> PoseGraphs:
+    if isinstance(placed, LigandError) or not placed.found:
+        return graphs
+    return replace(graphs, modelled=placed.record, found=placed.found, warnings=(*graphs.warnings, *placed.notes))
 
 
 def _template_name(record: LigandRecord, ligand: Ligand) -> str:

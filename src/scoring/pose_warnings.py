@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+from scipy.spatial.distance import cdist
 
 from src.chemistry.atoms import Atoms, ResidueId, clean_name
 from src.chemistry.ligands import Ligand
 from src.chemistry.proteins import Protein
 from src.chemistry.residues import METALS
 from src.data_processing import residue_distances
-from src.graph import FEATURE_COLUMN, ComplexGraph
+from src.graph import FEATURE_COLUMN, ComplexGraph, Side
 from src.settings import GraphSettings
 from src.system.terminal import listed
 
@@ -60,6 +61,19 @@ def metal_warnings(graph: ComplexGraph, protein: Atoms, ligand: Ligand) -> Itera
             yield f"the ligand is only {closest:.1f} Å from the metal of {name}, nearer than a bond"
         else:
             yield f"bound to {name} ({closest:.1f} Å)"
+
+
+def foreign_warnings(protein: Atoms, ligand: Ligand) -> Iterable[str]:
+    """Which other molecules lie where the ligand does, as a crystal ligand that was left in the file.
+
+    Args:
+        protein: what lies around the ligand, without copies of it.
+    """
+    is_cofactor = protein.features[:, FEATURE_COLUMN["side"]] == Side.COFACTOR
+    distance = cdist(protein.pos, ligand.atoms.pos).min(axis=1, initial=np.inf)
+    for residue in np.unique(protein.residue_index[is_cofactor & (distance < CLASH_DISTANCE)]):
+        name = _name(protein.residue_ids[residue])
+        yield f"{name} of the protein file lies in the way: take it out if it is another ligand"
 
 
 def incomplete_warnings(pocket: Atoms, incomplete: frozenset[ResidueId], ligand_pos: np.ndarray) -> Iterable[str]:

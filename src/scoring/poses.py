@@ -15,14 +15,25 @@ from pathlib import Path
 
 from src.chemistry.atoms import STANDARD_INPUT, StructureError, clean_name
 from src.chemistry.ligands import LigandError, LigandRecord, ligand_records
+from src.chemistry.structure_ligands import (
+    COMPLEX,
+    KINDS,
+    is_molecule_file,
+    structure_kind,
+    structure_records,
+)
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
 
-LIGAND_ENDINGS = tuple(ending + packed for ending in (".sdf", ".sd", ".mol", ".mol2") for packed in ("", ".gz"))
+LIGAND_ENDINGS = tuple(
+    ending + packed for ending in (".sdf", ".sd", ".mol", ".mol2", ".pdbqt") for packed in ("", ".gz")
+)
 PROTEIN_COLUMNS = ("protein_path", "protein", "protein_file", "receptor", "receptor_path", "pocket_path", "pocket")
 MAX_COLUMNS = 1000
 LIGAND_COLUMNS = ("ligand_path", "ligand", "ligand_file")
+COMPLEX_COLUMNS = ("complex_path",)
+SMILES_COLUMN, RESIDUE_COLUMN = "smiles", "ligand_residue"
 
 _NO_UTF8 = "cannot be read as a table: it is not UTF-8 text; save it as CSV UTF-8"
 
@@ -41,10 +52,14 @@ class Pose:
     record: LigandRecord | None  # None: the file cannot be read from here on
     failure: str = ""
     given: tuple[str, ...] = ()  # the cells of its row in a table of pairs
+    smiles: str = ""  # the user's, or a file with the molecule, for a record without bond orders
+    residue: str = ""  # the user's word for the ligand of a complex
 
     @property
     def title(self) -> str:
         """Of the molecule; '' where there is none, for which Open Babel writes asterisks."""
+        if self.record is not None and self.record.kind in KINDS:
+            return ""
         is_mol2 = self.record is not None and self.record.kind == "mol2"
         if self.record is None or (is_mol2 and not self.record.text.startswith("@<TRIPOS>MOLECULE")):
             return ""
@@ -55,23 +70,25 @@ class Pose:
         return self.title or f"{self.ligand.name}, molecule {self.number}"
 
 
-def find_ligands(paths: Iterable[Path], *, leave_out: Path | None = None) -> list[Path]:
-    """Files as they are given, and the ligand files of folders, sorted by name; '-' is standard input.
+def find_ligands(
+    paths: Iterable[Path], *, leave_out: Path | None = None, endings: tuple[str, ...] = LIGAND_ENDINGS
+) -> list[Path]:
+    """Files as they are given, and those of folders with these endings, sorted by name; '-' is standard input.
 
     Args:
         leave_out: a file that is none of a folder's ligands, whatever its name says.
 
     Raises:
-        PoseError: a path is not there, or a folder has no ligand file.
+        PoseError: a path is not there, or a folder has no such file.
     """
     found: list[Path] = []
     unused: Counter[str] = Counter()
     for path in paths:
         if path.is_dir():
-            inside, others = _inside(path, leave_out)
+            inside, others = _inside(path, leave_out, endings)
             if not inside:
                 there = f"; it has {_counts(others)}" if others else ""
-                raise PoseError(f"{path}: no file in this folder ends in {', '.join(LIGAND_ENDINGS)}{there}")
+                raise PoseError(f"{path}: no file in this folder ends in {', '.join(endings)}{there}")
             found += inside
             unused += others
         elif path == STANDARD_INPUT or path.exists():
@@ -93,18 +110,29 @@ def require_protein(path: Path) -> None:
         raise PoseError(f"{path}: is a ligand file (SDF or MOL2) and not a protein; are protein and ligand swapped?")
 
 
-def iter_poses(protein: Path, ligands: Sequence[Path], given: tuple[str, ...] = ()) -> Iterator[Pose]:
+def iter_complexes(
+    paths: Iterable[Path], given: tuple[str, ...] = (), smiles: str = "", residue: str = ""
+) -> Iterator[Pose]:
+    """A pose for each complex, which is its own protein; whoever reads the pose looks for the ligand in it."""
+    for path in paths:
+        yield Pose(path, path, 1, LigandRecord(path, COMPLEX, 1, ""), "", given, smiles, residue)
+
+
+def iter_poses(protein: Path, ligands: Sequence[Path], given: tuple[str, ...] = (), smiles: str = "") -> Iterator[Pose]:
     """Every molecule of the ligand files, in order.
 
     A file that cannot be read is one pose with the reason, unless it is the only one.
+
+    Args:
+        smiles: of the molecule in PDB and PDBQT files, or the path of an SDF of it.
 
     Raises:
         LigandError: the only file cannot be read: it is missing, of another kind, damaged or empty.
     """
     for path in ligands:
-        pose = Pose(protein, path, 0, None, given=given)
+        pose = Pose(protein, path, 0, None, given=given, smiles=smiles)
         try:
-            for record in ligand_records(path):
+            for record in (structure_records if structure_kind(path) else ligand_records)(path):
                 pose = replace(pose, number=record.number, record=record)
                 yield pose
         except StructureError as error:
@@ -116,7 +144,7 @@ def iter_poses(protein: Path, ligands: Sequence[Path], given: tuple[str, ...] = 
 
 @dataclass(frozen=True)
 class PairTable:
-    """A table with a protein and a ligand file in each row; paths start from the folder of the table."""
+    """A table with a protein and a ligand file, or a complex, in each row; paths start from the folder of the table."""
 
     path: Path
     columns: tuple[str, ...]
@@ -130,7 +158,7 @@ class PairTable:
         for number, cells in self._cells():
             given = (*cells, *[""] * (len(self.columns) - len(cells)))[: len(self.columns)]
             files = [self._file(given[place]) for place in self._places]
-            failed = Pose(files[0], files[1], 1, None, given=given)
+            failed = Pose(files[0], files[-1], 1, None, given=given)
             if len(cells) > len(self.columns):
                 yield replace(failed, failure=f"line {number}: {len(cells)} cells under {len(self.columns)} names")
                 continue
@@ -139,7 +167,11 @@ class PairTable:
                 yield replace(failed, failure=f"line {number}: {fault}")
                 continue
             try:
-                yield from iter_poses(files[0], files[1:], given)
+                smiles, residue = (self._cell(given, name) for name in (SMILES_COLUMN, RESIDUE_COLUMN))
+                if len(files) == 1:
+                    yield from iter_complexes(files, given, smiles, residue)
+                else:
+                    yield from iter_poses(files[0], files[1:], given, smiles)
             except StructureError as error:
                 hint = "; are protein and ligand swapped?" if _is_ligand_file(files[0]) else ""
                 yield replace(failed, failure=f"{error}{hint}")
@@ -151,7 +183,13 @@ class PairTable:
 
     @property
     def _places(self) -> list[int]:
-        return [column_place(self.path, self.columns, names) for names in (PROTEIN_COLUMNS, LIGAND_COLUMNS)]
+        return [column_place(self.path, self.columns, names) for names in _needed(self.columns)]
+
+    def _cell(self, given: Sequence[str], name: str) -> str:
+        """Of a column that there may be; the path of a molecule starts from the folder of the table."""
+        places = [place for place, column in enumerate(self.columns) if column.lower() == name]
+        text = given[places[0]].strip() if places else ""
+        return str(self._file(text)) if name == SMILES_COLUMN and is_molecule_file(text) else text
 
     def _cells(self) -> Iterator[tuple[int, list[str]]]:
         rows = table_rows(self.path)
@@ -170,7 +208,14 @@ def read_pairs(path: Path) -> PairTable:
     Raises:
         PoseError: the file is missing, empty, damaged or not UTF-8, or lacks rows or columns for protein and ligand.
     """
-    return PairTable(path, read_columns(path, [PROTEIN_COLUMNS, LIGAND_COLUMNS]))
+    _, names = next(table_rows(path), (0, []))
+    return PairTable(path, read_columns(path, _needed(names)))
+
+
+def _needed(columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Names of the columns with the files of a row."""
+    has_complexes = not {column.strip().lower() for column in columns}.isdisjoint(COMPLEX_COLUMNS)
+    return [COMPLEX_COLUMNS] if has_complexes else [PROTEIN_COLUMNS, LIGAND_COLUMNS]
 
 
 def read_columns(path: Path, needed: Sequence[Sequence[str]]) -> tuple[str, ...]:
@@ -199,8 +244,8 @@ def is_empty_row(cells: Sequence[str]) -> bool:
     return not any(map(str.strip, cells))
 
 
-def _inside(folder: Path, leave_out: Path | None) -> tuple[list[Path], Counter[str]]:
-    """The ligand files of a folder, and how many others of each kind there are; what --explain wrote is neither."""
+def _inside(folder: Path, leave_out: Path | None, endings: tuple[str, ...]) -> tuple[list[Path], Counter[str]]:
+    """The files of a folder to score, and how many others of each kind there are; what --explain wrote is neither."""
     ligands: list[Path] = []
     others: Counter[str] = Counter()
     for path in folder.rglob("[!.]*"):
@@ -209,7 +254,7 @@ def _inside(folder: Path, leave_out: Path | None) -> tuple[list[Path], Counter[s
         if leave_out and path.name == leave_out.name and _is_same(path, leave_out):
             continue
         name = path.name.lower()
-        if name.endswith(LIGAND_ENDINGS):
+        if name.endswith(endings):
             ligands.append(path)
         elif not (leave_out and path.name.startswith(leave_out.name)):  # what lies beside it belongs to it
             ending = "".join(Path(name.removesuffix(".gz")).suffixes[-1:]) + ".gz" * name.endswith(".gz")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,7 @@ class Prediction:
     molecule: int = 1  # number in the ligand file, from 1
     pose: str = "given"  # or what it is modelled on
     modelled: LigandRecord | None = None  # that pose
+    found: Mapping[str, object] = field(default_factory=dict)  # what the files say of the ligand and its pose
     is_lost: bool = False  # with the process that read or scored it; none but another such process may read it again
 
     @property
@@ -98,7 +100,7 @@ class Prediction:
             self.protein_file,
             self.ligand_file,
         )
-        row: dict[str, object] = dict(zip(COLUMNS, values, strict=True))
+        row: dict[str, object] = dict(zip(COLUMNS, values, strict=True)) | dict(self.found)
         if self.members_sd is not None:
             row[ENSEMBLE_COLUMN] = _rounded(self.members_sd, 3)
             row |= {MEMBER_COLUMN.format(n): _rounded(pk, 3) for n, pk in enumerate(self.members, start=1)}
@@ -133,7 +135,8 @@ def sentence(prediction: Prediction, *, per_model: bool = False, with_place: boo
         text += f", SD over jittered copies {prediction.jitter_sd:.2f}"
     if prediction.poses_sd is not None:
         text += f", the best of {prediction.num_poses} poses, SD over them {prediction.poses_sd:.2f}"
-    return "\n  ".join([text, *prediction.remarks])
+    found = [f"{name} {value}" for name, value in prediction.found.items() if value not in (None, "")]
+    return "\n  ".join([text, *[", ".join(found)] * bool(found), *prediction.remarks])
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
