@@ -61,24 +61,9 @@ from src.optimization.progress import skipped_text
 from src.pdbbind.folders import ComplexFiles
 from src.run.joining import join_process
 from src.run.member_runs import member_runs, set_members_aside
-from src.run.results import (
-    RECORDED,
-    Request,
-    evaluate_checkpoint,
-    results_text,
-    settings_of_run,
-    write_results,
-)
+from src.run.results import RECORDED, Request, evaluate_checkpoint, results_text, settings_of_run, write_results
 from src.run.run_record import lost_codes, stored_split
-from src.run.trainer_setup import (
-    RunPlan,
-    data_of_run,
-    demo_folder,
-    newest_of_run,
-    num_processes,
-    train,
-    uses_demo,
-)
+from src.run.trainer_setup import RunPlan, data_of_run, demo_folder, newest_of_run, num_processes, train, uses_demo
 from src.settings import Settings, read_settings
 from src.similarity.comparison import Similarity
 from src.similarity.splits import (

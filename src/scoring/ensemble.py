@@ -26,14 +26,7 @@ from src.hardware.inference import predict_batches
 from src.model import ModelError, rebuild_model
 from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose, iter_poses
-from src.scoring.prediction import (
-    BEST_POSE_COLUMNS,
-    COLUMNS,
-    ENSEMBLE_COLUMN,
-    JITTER_COLUMN,
-    MEMBER_COLUMN,
-    Prediction,
-)
+from src.scoring.prediction import BEST_POSE_COLUMNS, COLUMNS, ENSEMBLE_COLUMN, JITTER_COLUMN, MEMBER_COLUMN, Prediction
 from src.scoring.trust import half_width, trust
 from src.settings import GraphSettings, ModelSettings, SettingsError, settings_from_dict
 from src.similarity.applicability import Domain, read_domain

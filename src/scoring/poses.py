@@ -15,13 +15,7 @@ from pathlib import Path
 
 from src.chemistry.atoms import STANDARD_INPUT, StructureError, clean_name
 from src.chemistry.ligands import LigandError, LigandRecord, ligand_records
-from src.chemistry.structure_ligands import (
-    COMPLEX,
-    KINDS,
-    is_molecule_file,
-    structure_kind,
-    structure_records,
-)
+from src.chemistry.structure_ligands import COMPLEX, KINDS, is_molecule_file, structure_kind, structure_records
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
