@@ -53,7 +53,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from src.run.scoring_options import STANDARD, read_options
-from src.system.terminal import prepare_terminal
+from src.system.terminal import counted, prepare_terminal
 
 if TYPE_CHECKING:
     import argparse
@@ -115,7 +115,7 @@ def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known:
     import torch
 
     from src.run import scoring_setup
-    from src.scoring.row_formats import free_name
+    from src.scoring.row_formats import own_names
     from src.scoring.screening import screen
 
     given, poses, inputs = scoring_setup.find_poses(options)
@@ -126,13 +126,13 @@ def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known:
     names = ensemble.columns(
         per_model=options.per_model, jitter=bool(options.jitter), best_pose=best_pose, structures=structures
     )
-    own = {name: free_name(name, given) for name in names}  # the user's keep their names
+    own = own_names(names, given)
     # Before hours of scoring, not after.
     report = scoring_setup.open_report(options, checkpoints, ensemble, given, inputs, known)
     made_from = [*checkpoints, *filter(None, [options.known])]
     output = scoring_setup.open_output(options, [*given, *own.values()], made_from, inputs)
     if earlier := output.num_rows if output else 0:
-        log.info("going on with %s after %d rows", options.output, earlier)
+        log.info("going on with %s after %s", options.output, counted(earlier, "row"))
     explainer = scoring_setup.open_explainer(options, models, ensemble, goes_on=bool(earlier))
     numbers = count(earlier + 1)
     predictions = screen(ensemble, islice(poses, earlier, None), scoring_setup.screening_options(options))
@@ -148,13 +148,13 @@ def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known:
             explainer.add(pose, number, prediction.interval, prediction.remarks)
         if report:
             report.series.add(pose, prediction)
-        _show(prediction, options, number - earlier)
+        _show(prediction, options, number - earlier, scoring_setup.name_of_row(given, pose))
 
     try:
         with output or nullcontext():
             if options.shard:
                 output.begin()  # one of many parts may have no poses
-            for pose, prediction in _with_bar(predictions, options, earlier):
+            for pose, prediction in _with_bar(predictions, options, earlier, scoring_setup.num_rows(options)):
                 tally.add(pose, prediction)
                 if not scoring_setup.is_ranking(options):
                     write(pose, prediction)
@@ -166,7 +166,7 @@ def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known:
     if tally.num_poses > 1:
         log.info("%s", tally.text(time.monotonic() - start))
     if options.output not in (None, STANDARD):
-        log.info("%d rows in %s", output.num_rows, options.output)
+        log.info("%s in %s", counted(output.num_rows, "row"), options.output)
     if explainer:
         log.info("why these scores: %s", explainer.close())
     if report:
@@ -206,26 +206,30 @@ def _ensemble(options: "argparse.Namespace", models: Sequence[Path]) -> "Ensembl
     return ensemble
 
 
-def _show(prediction: "Prediction", options: "argparse.Namespace", number: int) -> None:
+def _show(prediction: "Prediction", options: "argparse.Namespace", number: int, row: str) -> None:
     """A sentence on the screen; of a long table only the first ones."""
-    from src.scoring.prediction import sentence
+    from src.scoring.prediction import HEADING, sentence
     from src.system.terminal import show
 
     if options.quiet or options.output == STANDARD or (options.output and number > NUM_SHOWN and not options.top):
         return
-    show(sentence(prediction, per_model=options.per_model, with_place=options.top or options.best_pose is not None))
+    if number == 1:
+        show(HEADING)
+    with_place = options.top or options.best_pose is not None
+    show(sentence(prediction, per_model=options.per_model, with_place=with_place, row=row))
     if options.output and number == NUM_SHOWN and not options.top:
         log.info("the following rows are in %s alone", options.output)
 
 
 def _with_bar(
-    predictions: "Iterable[tuple[Pose, Prediction]]", options: "argparse.Namespace", earlier: int
+    predictions: "Iterable[tuple[Pose, Prediction]]", options: "argparse.Namespace", earlier: int, total: int | None
 ) -> "Iterable[tuple[Pose, Prediction]]":
     """On a terminal a bar with poses per second, unless the sentences show how it goes."""
     from tqdm import tqdm
 
     is_silent = options.quiet or not (options.output or options.top)
-    return tqdm(predictions, initial=earlier, unit=" poses", leave=False, disable=True if is_silent else None)
+    disable = True if is_silent else None
+    return tqdm(predictions, total=total, initial=earlier, unit=" poses", leave=False, disable=disable)
 
 
 def _default_checkpoint() -> Path:

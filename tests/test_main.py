@@ -71,7 +71,7 @@ def test_the_main_road(tmp_path: Path) -> None:
     ]
     code, out, err = finish(start("predict.py", printed_command(out), cwd=tmp_path, **NARROW))
     assert code == 0, err
-    assert re.search(r"^\S+: pK -?\d+\.\d\d .*Kd about .* kcal/mol at 298\.15 K", out, re.MULTILINE)
+    assert re.search(r"^\S+: pK -?\d+\.\d\d.*, Kd .*, ΔG -?\d+\.\d", out, re.MULTILINE)
 
 
 def test_rows_that_count_less_change_the_weights_and_sources_are_shown(run: Run) -> None:
@@ -110,7 +110,7 @@ def test_members_and_folds_in_one_command_and_what_they_find_together(run: Run, 
     assert [row["code"] for row in rows] == CODES
     assert all(float(row["spread_pK"]) > 0 for row in rows)
     _, out, err = finish(start("predict.py", printed_command(capsys.readouterr().out.rpartition("results are in")[2])))
-    assert "SD over 4 models" in out, err
+    assert "SD of 4 models" in out, err
 
 
 @posix

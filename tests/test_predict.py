@@ -104,7 +104,7 @@ def test_one_scored_ligand_is_a_success(
     output = tmp_path / "scores.csv"
     options = [*score_options(trained, "1a01"), "--ligand_path", str(path), "--output", str(output)]
     assert scoring_program.main(options) == code
-    assert len([line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]) == 2
+    assert len([line for line in capsys.readouterr().out.splitlines() if not line.startswith("  ")]) == 3  # a heading
     assert len(output.read_text().splitlines()) == 3
 
 
@@ -422,9 +422,9 @@ def test_a_table_of_pairs_keeps_its_columns(trained: Run, tmp_path: Path, capsys
     options = ["--pairs", str(table), "--checkpoint", str(trained.checkpoints / "model_best.pth.tar"), "--quiet"]
     assert scoring_program.main([*options, "--output", str(output)]) == 0
     scored, failed = rows_of(output)
-    assert (scored["pK"], scored["note"], scored["status"]) == ("6.5", 'said "x", twice', "ok")
+    assert (scored["pK"], scored["note"], scored["predicted_status"]) == ("6.5", 'said "x", twice', "ok")
     assert float(scored["predicted_pK"]) > 0
-    assert failed["status"].endswith("absent.pdb: there is no such file")
+    assert failed["predicted_status"].endswith("absent.pdb: there is no such file")
     assert capsys.readouterr().out == ""
 
 
@@ -454,7 +454,7 @@ def test_an_ensemble_and_jitter_say_how_sure_they_are(
     shown = capsys.readouterr().out
     (of_models, members_shown), (of_copies,) = (
         re.search(pattern, shown).groups()
-        for pattern in (r"SD over 3 models ([\d.]+) \((.+?)\)", r"SD over jittered copies ([\d.]+)")
+        for pattern in (r"SD of 3 models ([\d.]+) \((.+?)\)", r"SD of jittered copies ([\d.]+)")
     )
     rounded = 0.0056  # to 2 decimals here and to 3 in the file
     assert [float(one) for one in members_shown.split(", ")] == pytest.approx(members, abs=rounded)

@@ -29,6 +29,7 @@ from src.scoring.poses import (
     iter_poses,
     read_pairs,
     require_protein,
+    table_rows,
 )
 from src.scoring.score_files import ScoreFile, ScoreStream, is_unfinished, molecules_path, require_apart, signature
 from src.scoring.screening import ScreeningOptions, Tally
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 STANDARD_OUTPUT = STANDARD_INPUT
 PK_COLUMN, OWN_COLUMN = "pK", "dG_kcal_mol_298K"  # of a table of scores; the second has no other source
+
+ROW_NAMES = ("code", "name", "title", "id", "compound")  # columns that name a row
 
 
 def find_poses(options: Namespace) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
@@ -73,6 +76,17 @@ def find_poses(options: Namespace) -> tuple[tuple[str, ...], Iterator[Pose], lis
     if output:
         require_apart(output, inputs)
     return (), poses, inputs
+
+
+def name_of_row(columns: Sequence[str], pose: Pose) -> str:
+    """What a table of pairs calls a pose; '' where no column does."""
+    cells = dict(zip((column.lower() for column in columns), pose.given, strict=True)) if pose.given else {}
+    return next((cells[name].strip() for name in ROW_NAMES if cells.get(name)), "")
+
+
+def num_rows(options: Namespace) -> int | None:
+    """Of the table of pairs, each with one pose as a rule; None where the number of poses is not known."""
+    return None if options.shard or not options.pairs else sum(1 for _ in table_rows(options.pairs)) - 1
 
 
 def has_structures(options: Namespace, columns: Sequence[str], inputs: Iterable[Path]) -> bool:

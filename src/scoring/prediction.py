@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from src.chemistry.ligands import LigandRecord
-from src.scoring.trust import NO_TRUST, Trust
+from src.scoring.trust import HIGH, NO_TRUST, Trust
 
 # kcal/mol for one unit of pK at 298.15 K: R * T * ln(10) with R = 1.987204259e-3 kcal/(mol K) (CODATA 2018)
 KCAL_PER_PK = 1.987204259e-3 * 298.15 * math.log(10)
@@ -111,32 +111,37 @@ class Prediction:
         return row
 
 
-def sentence(prediction: Prediction, *, per_model: bool = False, with_place: bool = False) -> str:
-    """One line that a person can read, and its remarks.
+HEADING = "pK: -log10 of the affinity in mol/L, with its 90 % interval. ΔG: kcal/mol at 298.15 K."
+
+
+def sentence(prediction: Prediction, *, per_model: bool = False, with_place: bool = False, row: str = "") -> str:
+    """One line that a person can read below HEADING, and below it what to know before the score is used.
 
     Args:
         per_model: with the pK of each of several models.
         with_place: with the file, and the number of the molecule in it, which tell poses of one name apart.
+        row: what the user's table calls it.
     """
+    name = f"{row} ({prediction.ligand})" if row and row != prediction.ligand else prediction.ligand
     if prediction.pk is None:
-        return f"{prediction.ligand}: not scored: {prediction.failure}"
+        return f"{name}: not scored: {prediction.failure}"
     place = f" ({Path(prediction.ligand_file).name}, molecule {prediction.molecule})" if with_place else ""
-    text = (
-        f"{prediction.ligand}{place}: pK {prediction.pk:.2f} (-log10 of the affinity in mol/L), "
-        f"Kd about {_concentration(prediction.kd_nm)}, ΔG {prediction.dg_kcal_mol:.1f} kcal/mol at 298.15 K"
-    )
+    text = f"{name}{place}: pK {prediction.pk:.2f}"
     if prediction.interval:
-        low, high = prediction.interval
-        text += f", 90 % interval pK {low:.1f} to {high:.1f}"
+        text += " [{:.1f}, {:.1f}]".format(*prediction.interval)
+    text += f", Kd {_concentration(prediction.kd_nm)}, ΔG {prediction.dg_kcal_mol:.1f}"
     if prediction.members_sd is not None:
-        text += f", SD over {len(prediction.members)} models {prediction.members_sd:.2f}"
+        text += f", SD of {len(prediction.members)} models {prediction.members_sd:.2f}"
         text += f" ({', '.join(f'{pk:.2f}' for pk in prediction.members)})" * per_model
     if prediction.jitter_sd is not None:
-        text += f", SD over jittered copies {prediction.jitter_sd:.2f}"
+        text += f", SD of jittered copies {prediction.jitter_sd:.2f}"
     if prediction.poses_sd is not None:
-        text += f", the best of {prediction.num_poses} poses, SD over them {prediction.poses_sd:.2f}"
-    found = [f"{name} {value}" for name, value in prediction.found.items() if value not in (None, "")]
-    return "\n  ".join([text, *[", ".join(found)] * bool(found), *prediction.remarks])
+        text += f", best of {prediction.num_poses} poses, SD {prediction.poses_sd:.2f}"
+    word = prediction.trust.word
+    found = ", ".join(f"{name} {value}" for name, value in prediction.found.items() if value not in (None, ""))
+    reason = [prediction.trust.reason] if word and word != HIGH else []
+    warnings = [f"warning: {warning}" for warning in prediction.warnings]
+    return "\n  ".join([text + f", trust {word}" * bool(word), *[found] * bool(found), *reason, *warnings])
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

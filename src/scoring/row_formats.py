@@ -84,6 +84,17 @@ def row_format(path: Path, columns: Sequence[str]) -> RowFormat:
     return {"csv": CsvRows, "json": JsonRows, "sdf": SdfRows}[path.name.removesuffix(".gz").rpartition(".")[2]](columns)
 
 
+def own_names(names: Sequence[str], given: Collection[str]) -> dict[str, str]:
+    """Names of our columns beside the user's, in any case: as they are, or all with one prefix where one is taken.
+
+    A user's measured pK beside our pK_low and pK_high alone would be taken for ours.
+    """
+    prefix, taken = "", {name.lower() for name in given}
+    while any((prefix + name).lower() in taken for name in names):
+        prefix += "predicted_"
+    return {name: prefix + name for name in names}
+
+
 def free_name(name: str, taken: Collection[str], prefix: str = "predicted_") -> str:
     """The name, with the prefix where somebody else's column or item has it already."""
     while name in taken:

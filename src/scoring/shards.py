@@ -19,6 +19,7 @@ from typing import IO, TypeVar
 from src.scoring.score_files import state_path
 from src.system.locks import sole_use_of_file
 from src.system.storage import StorageError, write_stream
+from src.system.terminal import counted
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def merge_shards(output: Path, *, overwrite: bool = False) -> int:
 
     with sole_use_of_file(output, "--output"):
         write_stream(output, write, sum(path.stat().st_size for path in paths))
-    log.info("%d rows in %s; its parts can be deleted now", num_rows, output)
+    log.info("%s in %s; its parts can be deleted now", counted(num_rows, "row"), output)
     return num_rows
 
 

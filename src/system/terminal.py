@@ -33,6 +33,10 @@ def listed(names: Sequence[object], most: int = 16) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
+
+
 class _Printable(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -44,7 +48,9 @@ def _escaped(char: str) -> str:
 
 def show(text: str) -> None:
     """Write to standard output; a reader that has gone (`| head`) takes nothing from a run, whose files are written."""
-    with contextlib.suppress(BrokenPipeError):
+    from tqdm import tqdm
+
+    with contextlib.suppress(BrokenPipeError), tqdm.external_write_mode():  # a bar makes room
         print(printable(text), flush=True)
 
 

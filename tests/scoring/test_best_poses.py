@@ -43,7 +43,7 @@ def test_the_spread_is_the_standard_deviation_over_the_poses_and_is_in_row_and_s
     assert first.poses_sd == pytest.approx(2**0.5)  # of 5 and 7, over n - 1
     assert (first.row()["num_poses"], first.row()["pK_sd_poses"]) == (2, 1.414)
     assert (second.row()["num_poses"], second.row()["pK_sd_poses"]) == (1, None)
-    assert "the best of 2 poses, SD over them 1.41" in sentence(first)
+    assert "best of 2 poses, SD 1.41" in sentence(first)
     assert "best of" not in sentence(second)
 
 

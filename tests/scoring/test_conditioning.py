@@ -213,10 +213,10 @@ def test_the_same_command_goes_on_and_other_measured_values_are_other_work(
     monkeypatch.setattr("src.scoring.score_files.SAVE_EVERY_S", -1.0)
     real, shown_then = scoring_program._show, []
 
-    def stop(prediction: object, shown: object, number: int) -> None:
+    def stop(prediction: object, shown: object, number: int, row: str) -> None:
         if number == 2:
             raise KeyboardInterrupt
-        real(prediction, shown, number)
+        real(prediction, shown, number, row)
 
     with monkeypatch.context() as patch:
         patch.setattr(scoring_program, "_show", stop)

@@ -445,3 +445,16 @@ def test_a_signature_tells_files_and_their_changes_apart(tmp_path: Path) -> None
     (tmp_path / "b").unlink()
     assert signature(paths)[0] == 2
     assert signature([Path("-")]) != signature([Path("-")])
+
+
+@pytest.mark.parametrize(
+    ("given", "ours"),
+    [
+        ((), ["pK", "pK_low"]),
+        (("code", "value"), ["pK", "pK_low"]),
+        (("code", "pk"), ["predicted_pK", "predicted_pK_low"]),
+        (("pK", "predicted_pK_low"), ["predicted_predicted_pK", "predicted_predicted_pK_low"]),
+    ],
+)
+def test_our_columns_keep_together_beside_the_users(given: tuple[str, ...], ours: list[str]) -> None:
+    assert list(row_formats_module.own_names(["pK", "pK_low"], given).values()) == ours
