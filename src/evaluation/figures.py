@@ -26,6 +26,7 @@ INK, MUTED, LINE, ACCENT, SECOND, PAPER = (f"#0{n}0{n}0{n}" for n in range(1, 7)
 PAGE_COLOURS = dict(
     zip((INK, MUTED, LINE, ACCENT, SECOND, PAPER), ("ink", "muted", "line", "accent", "second", "paper"), strict=True)
 )
+NUM_NAMED = 6  # errors, by the code of the complex
 POINTS = {"s": 16, "alpha": 0.6, "linewidths": 0, "color": ACCENT}
 STYLE = {
     "svg.fonttype": "none",  # text stays text, in the font of the page
@@ -73,8 +74,8 @@ def learning_curves(history: Sequence[Mapping[str, float]]) -> str:
     return _svg(draw, columns=2, size=(8.6, 3.1), description="learning curves")
 
 
-def parity(predicted: np.ndarray, measured: np.ndarray) -> str:
-    """Predicted against measured pK: the diagonal, one pK either side, and the regression line."""
+def parity(predicted: np.ndarray, measured: np.ndarray, codes: Sequence[str]) -> str:
+    """Predicted against measured pK: the diagonal, one pK either side, the regression line, and the largest errors."""
 
     def draw(axes: Axes) -> None:
         both = np.concatenate([predicted, measured])
@@ -82,6 +83,8 @@ def parity(predicted: np.ndarray, measured: np.ndarray) -> str:
         axes.fill_between(ends, ends - 1, ends + 1, color=MUTED, alpha=0.12, linewidth=0, label="within 1 pK")
         axes.plot(ends, ends, color=MUTED, linewidth=1, label="perfect")
         axes.scatter(measured, predicted, **POINTS)
+        for place in np.argsort(-np.abs(predicted - measured), kind="stable")[:NUM_NAMED].tolist():
+            axes.annotate(codes[place], (measured[place], predicted[place]), (3, 3), textcoords="offset points")
         if len(measured) > 4 and np.ptp(measured) > 0:
             line = np.polynomial.Polynomial.fit(measured, predicted, 1)
             axes.plot(*line.linspace(2), color=SECOND, label="regression")

@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ OURS = "this model"
 ROUNDING = 1e-4  # pK; tables are written with four decimals, and what differs by less is the same prediction
 PREDICTION_COLUMNS = ("predicted_pK", "pK")  # names in the tables of main.py and predict.py
 CODE_COLUMNS = ("code", "ligand")
+LIKENESS_BORDERS = (0.1, 0.3, 0.6)
 RANDOM_LEAKS = "similar complexes stand on both sides of a random split, so new targets will do worse"
 
 
@@ -63,6 +65,7 @@ class Judged:
     targets: tuple[str, ...] = ()  # the protein of each; empty where proteins are not known
     spread: np.ndarray | None = None  # [n] pK, standard deviation over the members of an ensemble
     clusters: tuple[object, ...] | None = None  # group of the split that each is of; None where it knows none
+    likeness: np.ndarray | None = None  # [n] to the nearest training complex, ligand and pocket together, 0 to 1
     half_widths: np.ndarray | None = None  # [n] pK, of their intervals; None where the complexes judged shaped them
     parts: Mapping[str, np.ndarray] = field(default_factory=dict)  # part of a joined model, such as 'network' -> [n] pK
 
@@ -136,6 +139,7 @@ class Findings:
     by_kind: list[Group]
     by_target: list[Group]
     by_source: list[Group]
+    by_likeness: list[Group]
     against_baseline: Comparison | None = None  # comparison with the best baseline; None without baselines
     comparison: Comparison | None = None  # another table of predictions
     powers: dict[str, dict[str, Interval]] = field(default_factory=dict)  # power of CASF -> metric
@@ -178,6 +182,7 @@ def compute_findings(
         by_kind=metrics_by_group(*both, judged.kinds, clusters=clusters),
         by_target=metrics_by_group(*both, groups, clusters=clusters) if groups else [],
         by_source=metrics_by_group(*both, judged.sources, clusters=clusters) if judged.sources else [],
+        by_likeness=_by_likeness(judged),
         against_baseline=_against_best(judged, baselines),
         comparison=_comparison(judged, *other) if other else None,
         powers=dict(powers or {}),
@@ -189,6 +194,7 @@ def compute_findings(
 def metrics_json(findings: Findings) -> dict[str, object]:
     """What metrics.json holds: plain values, None where a metric is not defined."""
     groups = {"by kind": findings.by_kind, "by target": findings.by_target, "by source": findings.by_source}
+    groups["by likeness"] = findings.by_likeness
     others = {"against the best baseline": findings.against_baseline, "compared with": findings.comparison}
     return _plain(
         {
@@ -204,6 +210,18 @@ def metrics_json(findings: Findings) -> dict[str, object]:
             **{title: other and _facts(other) for title, other in others.items()},
         }
     )
+
+
+def _by_likeness(judged: Judged) -> list[Group]:
+    """Of the least alike first; empty where likeness is not known."""
+    if judged.likeness is None:
+        return []
+    places = np.digitize(judged.likeness, LIKENESS_BORDERS)
+    ends = [0.0, *LIKENESS_BORDERS, 1.0]
+    names = [f"{low:g} to {high:g}" for low, high in pairwise(ends)]
+    both = judged.predicted, judged.measured
+    found = metrics_by_group(*both, [names[place] for place in places], clusters=judged.clusters)
+    return sorted(found, key=lambda group: group.name)
 
 
 def require_common(codes: Sequence[str], source: str, other: Mapping[str, float]) -> None:

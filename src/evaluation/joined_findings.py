@@ -35,6 +35,8 @@ def join_findings(found: Sequence[Findings], run: Run) -> Findings:
     baselines = {name: mean([one.baselines[name] for one in found]) for name in names}
     parts = [name for name in found[0].judged.parts if all(name in one.judged.parts for one in found)]
     judged = replace(judged, parts={name: mean([one.judged.parts[name] for one in found]) for name in parts})
+    if all(one.judged.likeness is not None for one in found):
+        judged = replace(judged, likeness=mean([one.judged.likeness for one in found]))
     return compute_findings(judged, baselines, _part(found), run)
 
 

@@ -55,7 +55,7 @@ def _draw(findings: Findings) -> dict[str, str]:
     judged = findings.judged
     drawn = {"intervals": figures.intervals(findings.table)}
     if judged.codes:
-        drawn["parity"] = figures.parity(judged.predicted, judged.measured)
+        drawn["parity"] = figures.parity(judged.predicted, judged.measured, judged.codes)
         drawn["residuals"] = figures.residuals(judged.predicted, judged.measured, judged.heavy_atoms, judged.kinds)
     if findings.run.history:
         drawn["learning"] = figures.learning_curves(findings.run.history)
@@ -110,7 +110,11 @@ def _predictors(findings: Findings) -> tuple[str, str]:
 
 def _groups(findings: Findings) -> str:
     parts = [_group_table("Kind of affinity", findings.by_kind)]
-    for title, groups in (("Protein", findings.by_target), ("Source", findings.by_source)):
+    for title, groups in (
+        ("Likeness to the nearest training complex, ligand and pocket together", findings.by_likeness),
+        ("Protein", findings.by_target),
+        ("Source", findings.by_source),
+    ):
         if groups:
             parts.append(_group_table(title, groups))
     parts.append(
@@ -162,7 +166,7 @@ def _worst(findings: Findings) -> str:
         cards.append(
             f"<div class='card'>{drawing}<h3>{escaped(judged.codes[place])}</h3>"
             f"<p>measured {judged.measured[place]:.2f} ({escaped(judged.kinds[place])}), "
-            f"predicted {judged.predicted[place]:.2f}<br><strong>{error[place]:+.2f} pK</strong>, "
+            f"predicted {judged.predicted[place]:.2f}<br><strong>{_number(error[place], '+')} pK</strong>, "
             f"{int(judged.heavy_atoms[place])} heavy atoms{target}</p></div>"
         )
     return f"<div class='cards'>{''.join(cards)}</div>"
@@ -200,8 +204,8 @@ def _bounds(value: Interval) -> str:
     return "" if math.isnan(value.low) else f"[{_number(value.low)}, {_number(value.high)}]"
 
 
-def _number(value: float) -> str:
-    return f"{round(value, 2) + 0.0:.2f}".replace("-", "−")  # no minus zero, and a minus as wide as a plus
+def _number(value: float, sign: str = "-") -> str:
+    return f"{round(value, 2) + 0.0:{sign}.2f}".replace("-", "−")  # no minus zero, and a minus as wide as a plus
 
 
 def _p(p: float) -> str:

@@ -13,7 +13,7 @@ from src.chemistry.residues import SYMBOLS
 from src.explanation.attribution import Attribution
 from src.graph import FEATURE_COLUMN, Side
 
-RESIDUE_COLUMNS = ("chain", "residue", "number", "contribution_pK", "contacts", "closest_A")
+RESIDUE_COLUMNS = ("chain", "residue", "number", "contribution_pK", "contacts", "closest_A", "kinds")
 ATOM_PROPERTY = "pK_contribution"
 ON_A_LINE = 15  # values; a line of an SDF has at most 200 characters
 
@@ -51,6 +51,7 @@ def residue_rows(attribution: Attribution) -> list[tuple[object, ...]]:
             round(share.pk, 6),
             share.num_contacts,
             round(share.closest, 2),
+            "; ".join(share.kinds),
         )
         for share in attribution.residue_shares()
     ]

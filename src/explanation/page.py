@@ -90,7 +90,7 @@ def drawing(
     values = attribution.of_ligand_atoms()
     mol = Chem.Mol(attribution.mol)
     for place in np.argsort(-np.abs(values), kind="stable")[:num_labels].tolist():
-        mol.GetAtomWithIdx(place).SetProp("atomNote", f"{values[place]:+.2f}")  # RDKit cannot draw U+2212
+        mol.GetAtomWithIdx(place).SetProp("atomNote", f"{place + 1}: {values[place]:+.2f}")  # RDKit cannot draw U+2212
     end = largest or largest_of(values)
     colours = dict(enumerate(_colour(value, end) for value in values.tolist()))
     drawer = rdMolDraw2D.MolDraw2DSVG(*size)
@@ -187,7 +187,7 @@ def colour_scale(largest: float) -> str:
 
 
 def _drawing_section(attribution: Attribution, svg: str | None) -> str:
-    note = "<p class='note'>Colour and numbers: contribution of the atom in pK units.</p>"
+    note = "<p class='note'>Colour and numbers: what the atom adds in pK, behind its number in ligand.sdf.</p>"
     return section("Ligand atoms", picture(svg), colour_scale(largest_of(attribution.of_ligand_atoms())), note)
 
 
@@ -202,11 +202,12 @@ def _residue_section(attribution: Attribution) -> str:
             _bar(share.pk, largest),
             str(share.num_contacts),
             f"{share.closest:.2f}",
+            ", ".join(share.kinds),
         )
         for share in shares
     ]
-    header = ("residue", "chain", "contribution (pK)", "", "contacts", "closest (Å)")
-    total = ("sum", "", signed(attribution.total), "", f"{len(attribution.contact_pk)}", "")
+    header = ("residue", "chain", "contribution (pK)", "", "contacts", "closest (Å)", "kinds")
+    total = ("sum", "", signed(attribution.total), "", f"{len(attribution.contact_pk)}", "", "")
     return section("Residues", table(header, rows, total) if rows else "<p>No residues in contact.</p>")
 
 

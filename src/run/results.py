@@ -15,6 +15,7 @@ from src.checkpoint import FOR_PREDICTION, LATEST, CheckpointError, load_checkpo
 from src.data.batching import batch_budget, in_order
 from src.data.dataset import Dataset, DatasetError, Example, measured_pk
 from src.evaluation.baselines import baseline_predictions, ridge_ligands
+from src.evaluation.calibration import FACTS
 from src.evaluation.findings import (
     Findings,
     Judged,
@@ -32,7 +33,7 @@ from src.evaluation.findings import (
 from src.evaluation.metrics import results_table
 from src.evaluation.model_card import model_card
 from src.evaluation.report import report_page
-from src.gaussian_process.joined_model import JoinedModel, Judge, ScoringModel
+from src.gaussian_process.joined_model import JUDGED, JoinedModel, Judge, ScoringModel
 from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import TooLargeError
 from src.pdbbind.index import write_skipped
@@ -239,6 +240,7 @@ def _judged(
         targets=tuple(targets),
         clusters=tuple(groups[code] for code in codes) if groups else None,
         parts={"network": told[:, 1], "Gaussian process": told[:, 2]} if is_joined else {},
+        likeness=told[:, JUDGED.index(FACTS[1])] if is_joined else None,
         half_widths=half_widths(told, scorer.calibration) if is_calibrated and scorer.calibration else None,
     )
 

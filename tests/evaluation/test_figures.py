@@ -23,7 +23,7 @@ def drawings(count: int) -> dict[str, str]:
     rows["flat"] = {"rmse": Interval(2.0, 1.9, 2.1), "pearson": NOTHING}
     return {
         "learning": figures.learning_curves(history()),
-        "parity": figures.parity(one.predicted, one.measured),
+        "parity": figures.parity(one.predicted, one.measured, one.codes),
         "residuals": figures.residuals(one.predicted, one.measured, one.heavy_atoms, one.kinds),
         "intervals": figures.intervals(rows),
         "molecule_drawing": figures.molecule_drawing("CC(=O)Nc1ccc(O)cc1"),
@@ -50,7 +50,7 @@ def test_the_same_numbers_are_the_same_text() -> None:
 
 def test_a_point_for_each_complex() -> None:
     one = judged(25)
-    tree = ElementTree.fromstring(figures.parity(one.predicted, one.measured))
+    tree = ElementTree.fromstring(figures.parity(one.predicted, one.measured, one.codes))
     assert len(tree.findall(".//*[@id='PathCollection_1']//use")) == 25
 
 

@@ -175,3 +175,19 @@ def test_an_interval_of_its_own_for_each_complex_is_in_the_table_and_says_what_i
     assert table["pK_low"] == pytest.approx(one.predicted - 2 * errors, abs=1e-4)
     assert table["pK_high"] == pytest.approx(one.predicted + 2 * errors, abs=1e-4)
     assert "pK_low" not in predictions_table(findings(one))[0]
+
+
+def test_errors_are_told_by_likeness_to_the_training() -> None:
+    count = 40
+    one = judged(count, likeness=np.repeat([0.05, 0.2, 0.9, 1.0], count // 4))
+    found = findings(one)
+    assert [(group.name, group.count) for group in found.by_likeness] == [
+        ("0 to 0.1", 10),
+        ("0.1 to 0.3", 10),
+        ("0.6 to 1", 20),
+    ]
+    error = (one.predicted - one.measured)[:10]
+    assert found.by_likeness[0].metrics["rmse"].value == pytest.approx(np.sqrt(np.mean(error**2)))
+    assert set(metrics_json(found)["by likeness"]) == {"0 to 0.1", "0.1 to 0.3", "0.6 to 1"}
+    assert "Likeness to the nearest training complex" in report_page(found)
+    assert findings(judged(count)).by_likeness == []
