@@ -90,7 +90,7 @@ def drawing(
     values = attribution.of_ligand_atoms()
     mol = Chem.Mol(attribution.mol)
     for place in np.argsort(-np.abs(values), kind="stable")[:num_labels].tolist():
-        mol.GetAtomWithIdx(place).SetProp("atomNote", f"{place + 1}: {values[place]:+.2f}")  # RDKit cannot draw U+2212
+        mol.GetAtomWithIdx(place).SetProp("atomNote", f"{place + 1}:{values[place]:+.2f}")  # RDKit cannot draw U+2212
     end = largest or largest_of(values)
     colours = dict(enumerate(_colour(value, end) for value in values.tolist()))
     drawer = rdMolDraw2D.MolDraw2DSVG(*size)

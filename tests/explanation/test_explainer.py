@@ -199,7 +199,7 @@ def test_the_numbers_of_the_drawing_have_their_signs(explained: Attribution) -> 
     for sign in (-1.0, 1.0):
         svg = drawing(replace(explained, contact_pk=sign / counts[explained.ligand_atom]))
         outlines = re.findall(r"<path class='note' d='([^']*)'", svg)
-        assert len(outlines) == 4 * len("1: -1.00")
+        assert len(outlines) == 4 * len("1:-1.00")
         assert all(outline.startswith("M") for outline in outlines)
 
 
