@@ -27,7 +27,8 @@ MAX_MOLECULE_BYTES = 32 * 2**20  # text of one molecule; 999 atoms need 100 kB
 SAME_PLACE = 0.05  # Å between the same atom in two files of one pose; PDB files have three decimals
 
 _HEAD_LINES = 1000  # within which a file must show what it is
-_NOT_LIGANDS = (".pdb", ".ent", ".pdbqt", ".cif", ".mmcif", ".smi", ".smiles", ".txt", ".csv")
+_NOT_LIGANDS = (".pdb", ".ent", ".pdbqt", ".cif", ".mmcif", ".smi", ".smiles")
+_LISTS = (".txt", ".lst", ".list", ".csv", ".tsv")
 
 
 class LigandError(StructureError):
@@ -272,6 +273,11 @@ def ligand_records(path: Path) -> Iterator[LigandRecord]:
     if endings and endings[-1] in _NOT_LIGANDS:
         raise LigandError(
             f"{path}: a ligand needs bond orders; convert {endings[-1]} to SDF or MOL2 with 3D coordinates"
+        )
+    if endings and endings[-1] in _LISTS:
+        raise LigandError(
+            f"{path}: a list or table holds no coordinates; give the SDF or MOL2 files themselves or their folder, or "
+            "a table with the columns protein_path and ligand_path as --pairs"
         )
     number = 0
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import os
 import shlex
 import shutil
 from collections.abc import Iterable, Sequence
@@ -166,8 +167,11 @@ def _build_all(
 
 def _build_one(files: ComplexFiles, *, structure: str, settings: GraphSettings) -> tuple[_Built | Skipped, list]:
     """One graph or the reason why there is none, and the signatures of the files as they were before the reading."""
+    paths = _source_files(files, structure)
+    if len(missing := [str(path) for path in paths if not os.path.exists(path)]) > 1:
+        return Skipped(files.code, "files", f"{' and '.join(missing)}: there are no such files"), []
     try:
-        sources = file_signatures(_source_files(files, structure))
+        sources = file_signatures(paths)
     except OSError as error:  # a folder under a file's name, no permission, a network drive that is gone
         return Skipped(files.code, "files", str(error)), []
     return _read_and_build(files, structure, settings), sources

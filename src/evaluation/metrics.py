@@ -181,7 +181,8 @@ def compare(
 ) -> dict[str, Difference]:
     """Paired bootstrap: for each metric our value minus the other's, both on the same resampled complexes.
 
-    p is twice the smaller share of resamples on either side of 0 (Efron and Tibshirani 1993, chapter 16).
+    p is twice the smaller share of resamples on either side of 0 (Efron and Tibshirani 1993, chapter 16); NaN for fewer
+    complexes than LEAST_GROUP, of which resamples say nothing.
     """
     weights = resampling_weights(len(measured), num_resamples=NUM_PAIRED_RESAMPLES, clusters=clusters)
     ours, theirs = (_resampled_metrics(weights, _float64(one), _float64(measured)) for one in (predicted, other))
@@ -192,7 +193,8 @@ def compare(
         change = change[np.isfinite(change)]
         value = values[name] - others[name]
         tail = min((change <= 0).sum(), (change >= 0).sum()) + 1
-        p = min(1.0, 2 * float(tail) / (len(change) + 1)) if len(change) and math.isfinite(value) else math.nan
+        tells = len(change) and math.isfinite(value) and len(measured) >= LEAST_GROUP
+        p = min(1.0, 2 * float(tail) / (len(change) + 1)) if tells else math.nan
         table[name] = Difference(value, *_percentiles(change), p)
     return table
 

@@ -33,7 +33,13 @@ from src.scoring.poses import (
 )
 from src.scoring.score_files import ScoreFile, ScoreStream, is_unfinished, molecules_path, require_apart, signature
 from src.scoring.screening import ScreeningOptions, Tally
-from src.scoring.smiles_files import is_smiles_file, read_smiles_file, read_templates
+from src.scoring.smiles_files import (
+    SMILES_COLUMNS,
+    TABLE_ENDINGS,
+    is_smiles_file,
+    read_smiles_file,
+    read_templates,
+)
 from src.system.storage import StorageError, prepare_folder
 
 if TYPE_CHECKING:
@@ -130,6 +136,12 @@ def conditioned_models(options: Namespace, checkpoints: list[Path]) -> Iterator[
 def _find_drawn(options: Namespace, output: Path | None) -> tuple[tuple[str, ...], Iterator[Pose], list[Path]]:
     """Molecules without a pose, which are modelled on templates."""
     path = options.ligand_path[0]
+    is_table = path.name.lower().endswith(TABLE_ENDINGS) and path.is_file()
+    if is_table and not {*SMILES_COLUMNS} & {name.lower() for name in next(table_rows(path), (0, ()))[1]}:
+        raise PoseError(
+            f"{path}: has no column smiles; a table of poses, with the columns protein_path and ligand_path, is given "
+            "as --pairs"
+        )
     if not options.template:
         raise PoseError(
             f"{path}: has SMILES and no poses: add --template with the crystal ligand of a similar compound, in the "

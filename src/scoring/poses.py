@@ -160,6 +160,9 @@ class PairTable:
                 fault = f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"
                 yield replace(failed, failure=f"line {number}: {fault}")
                 continue
+            if len(missing := [file for file in files if not file.exists()]) > 1:
+                yield replace(failed, failure=f"{' and '.join(map(str, missing))}: there are no such files")
+                continue
             try:
                 smiles, residue = (self._cell(given, name) for name in (SMILES_COLUMN, RESIDUE_COLUMN))
                 if len(files) == 1:

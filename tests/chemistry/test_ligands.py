@@ -1,5 +1,6 @@
 import gzip
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem
 
 from src.chemistry import ligands as ligands_module
-from src.chemistry.ligands import LigandError, iter_ligands, read_ligand
+from src.chemistry.ligands import LigandError, iter_ligands, ligand_records, read_ligand
 from src.graph import FEATURE_COLUMN, MAX_CHARGE, NODE_FEATURES, BondType, Hybridisation
 
 # One molecule in the forms that files give it: neutral first, then protonated, deprotonated, other resonance.
@@ -548,3 +549,10 @@ def test_names_are_safe(tmp_path):
     assert read_ligand([written(tmp_path, sdf(mol))]).name == "evil [2J name"
     mol.SetProp("_Name", "")
     assert read_ligand([written(tmp_path, sdf(mol), "ünnamed lig.sdf")]).name == "ünnamed lig"
+
+
+@pytest.mark.parametrize("name", ["poses.txt", "poses.lst", "poses.csv"])
+def test_a_list_is_told_what_a_list_lacks(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("a.sdf\nb.sdf\n")
+    with pytest.raises(LigandError, match="holds no coordinates; give the SDF or MOL2 files themselves"):
+        next(iter(ligand_records(tmp_path / name)))

@@ -257,7 +257,7 @@ def test_models_that_are_alike_differ_by_chance_alone() -> None:
 
 def test_no_difference_can_be_told_from_nothing_or_of_a_constant() -> None:
     assert {str(row) for row in compare(np.zeros(0), np.zeros(0), np.zeros(0)).values()} == {"n/a"}
-    table = compare(np.full(4, 6.0), PREDICTED, MEASURED)
+    table = compare(np.full(12, 6.0), np.tile(PREDICTED, 3), np.tile(MEASURED, 3))
     assert str(table["pearson"]) == "n/a"
     assert math.isfinite(table["rmse"].p)
 
@@ -274,3 +274,11 @@ def test_the_table_is_aligned_and_says_where_there_is_no_number() -> None:
 
 def test_a_number_that_rounds_to_zero_has_no_sign() -> None:
     assert str(Interval(-0.0001, -0.0002, 0.0)) == "0.000 [0.000, 0.000]"
+
+
+def test_a_few_complexes_have_no_p() -> None:
+    rng = np.random.default_rng(0)
+    measured = rng.normal(6, 1, 12)
+    ours, theirs = measured + rng.normal(0, 0.1, 12), measured + rng.normal(0, 2, 12)
+    assert compare(ours, theirs, measured)["rmse"].p < 0.05
+    assert math.isnan(compare(ours[:9], theirs[:9], measured[:9])["rmse"].p)

@@ -271,3 +271,9 @@ def test_a_table_that_is_no_text_is_named(tmp_path: Path, content: bytes | None)
         path.write_bytes(content)
     with pytest.raises(PoseError, match=r"pairs\.csv: cannot be read as a table"):
         list(read_pairs(path).poses())
+
+
+def test_all_files_that_a_row_lacks_are_named(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("protein_path,ligand_path\nno.pdb,none.sdf\n")
+    (pose,) = read_pairs(tmp_path / "pairs.csv").poses()
+    assert pose.failure == f"{tmp_path / 'no.pdb'} and {tmp_path / 'none.sdf'}: there are no such files"
