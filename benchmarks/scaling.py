@@ -5,7 +5,7 @@ python benchmarks/scaling.py --steps
 python benchmarks/scaling.py --complexes 2000 20000
 
 The first trains with main.py, one thread a process, turn by turn, on the demo set and, where AIDD_REAL_DATA is set, on
-a tenth of the complexes of $AIDD_REAL_DATA/pdbbind; with --busy beside a process of the lowest priority. The second
+some 320 complexes of $AIDD_REAL_DATA/pdbbind; with --busy beside a process of the lowest priority. The second
 takes batches of real complexes where there are any, with all near pairs and with a third of them, on one thread. The
 third starts runs on copies of the demo set: the graphs are built, then they are there, then a cluster split is made.
 Processor seconds are those of all processes, whatever else a computer does. What all printed stands in SCALING.md.
@@ -42,10 +42,11 @@ from src.data.batching import collate  # noqa: E402
 from src.data.dataset import Example  # noqa: E402
 from src.data.demo import write_demo  # noqa: E402
 from src.model import build_model  # noqa: E402
+from src.pdbbind.index import find_index  # noqa: E402
 from src.settings import read_settings  # noqa: E402
 
 SPIN = "while True: pass"
-REAL = {"train_split": 0.1, "validation_split": 0.02, "split": "random"}
+NUM_REAL, REAL = 320, {"train_split": 0.85, "validation_split": 0.1, "split": "random"}
 STARTS = ({"graphs": "built"}, {"graphs": "there"}, {"graphs": "there", "split": "cluster"})
 
 
@@ -75,7 +76,11 @@ def main() -> None:
 def _epochs(folder: Path, processes: list[int], epochs: int, rounds: int) -> None:
     sets: dict[str, dict[str, object]] = {"demo": {}}
     if "AIDD_REAL_DATA" in os.environ:
-        sets["real"] = {"dataset_path": Path(os.environ["AIDD_REAL_DATA"]) / "pdbbind", **REAL}
+        data = Path(os.environ["AIDD_REAL_DATA"]) / "pdbbind"
+        lines = [line for line in find_index(data).read_text().splitlines(keepends=True) if not line.startswith("#")]
+        index = folder / "INDEX_some.2020R1.lst"
+        index.write_text("".join(lines[:: len(lines) // NUM_REAL]))
+        sets["real"] = {"dataset_path": data, "index_file": index, **REAL}
     print("| Complexes | Processes | s an epoch | Of the first | Largest process, GB |\n|---|---|---|---|---|")
     for name, settings in sets.items():
         best, memory = dict.fromkeys(processes, float("inf")), dict.fromkeys(processes, 0.0)
