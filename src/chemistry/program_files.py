@@ -18,11 +18,11 @@ MAX_BYTES = 4 * 2**20  # of a file beside a structure; full matrices of errors a
 _KIND = re.compile(
     r"^(confidence|affinity|summary_confidences)_|_?(summary_confidences|confidences_aggregated|confidences|query|data)$"
 )
-_YAML_SMILES = re.compile(r"""^\s*(?:-\s*)?smiles:\s*(["']?)([^\s"']+)\1\s*(?:#.*)?$""", re.MULTILINE)
-_SCORE = re.compile(r"^REMARK\s+(?:VINA RESULT:|minimizedAffinity)\s*(-?\d{1,9}(?:\.\d+)?)", re.MULTILINE)
+_YAML_SMILES = re.compile(r"""^[ \t]*(?:-[ \t]*)?smiles:[ \t]*(["']?)([^\s"']+)\1[ \t\r]*(?:#.*)?$""", re.MULTILINE)
+_SCORE = re.compile(r"^REMARK[ \t]+(?:VINA RESULT:|minimizedAffinity)[ \t]*(-?\d{1,9}(?:\.\d+)?)", re.MULTILINE)
 # Name in a file, factor and shift, column.
 _CONFIDENCES = (("iptm", 1.0, 0.0, "ipTM"), ("affinity_pred_value", -1.0, 6.0, "boltz_pIC50"))
-_SMILES_REMARK = re.compile(r"^REMARK\s+SMILES\s+(?!IDX\b)(\S+)", re.MULTILINE)
+_SMILES_REMARK = re.compile(r"^REMARK[ \t]+SMILES[ \t]+(?!IDX\b)(\S+)", re.MULTILINE)
 
 
 def input_smiles(structure: Path) -> Iterator[tuple[str, str]]:

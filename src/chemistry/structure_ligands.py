@@ -188,7 +188,7 @@ def _plddt(site: LigandSite) -> dict[str, float]:
 
 def _title(record: LigandRecord) -> str:
     """What AutoDock's remark says, else the name of the file."""
-    match = re.search(r"^REMARK\s+Name\s*=\s*(.+)", record.text, re.MULTILINE)
+    match = re.search(r"^REMARK[ \t]+Name[ \t]*=[ \t]*(.+)", record.text, re.MULTILINE)
     return clean_name(match[1] if match else record.path.name.removesuffix(".gz").rpartition(".")[0])
 
 
