@@ -18,7 +18,7 @@ MAX_BYTES = 4 * 2**20  # of a file beside a structure; full matrices of errors a
 _KIND = re.compile(
     r"^(confidence|affinity|summary_confidences)_|_?(summary_confidences|confidences_aggregated|confidences|query|data)$"
 )
-_YAML_SMILES = re.compile(r"""^[ \t]*(?:-[ \t]*)?smiles:[ \t]*(["']?)([^\s"']+)\1[ \t\r]*(?:#.*)?$""", re.MULTILINE)
+_YAML_SMILES = re.compile(r"""\s*(?:-\s*)?smiles:\s*(["']?)([^\s"']+)\1\s*(?:#.*)?""")  # a line
 _SCORE = re.compile(r"^REMARK[ \t]+(?:VINA RESULT:|minimizedAffinity)[ \t]*(-?\d{1,9}(?:\.\d+)?)", re.MULTILINE)
 # Name in a file, factor and shift, column.
 _CONFIDENCES = (("iptm", 1.0, 0.0, "ipTM"), ("affinity_pred_value", -1.0, 6.0, "boltz_pIC50"))
@@ -31,7 +31,8 @@ def input_smiles(structure: Path) -> Iterator[tuple[str, str]]:
         if path.suffix.lower() == ".json":
             yield from ((path.name, smiles) for smiles in _values(_json(path), "smiles"))
         else:
-            yield from ((path.name, match[2]) for match in _YAML_SMILES.finditer(_text(path)))
+            matches = map(_YAML_SMILES.fullmatch, _text(path).splitlines())
+            yield from ((path.name, match[2]) for match in matches if match)
 
 
 def confidences(structure: Path) -> dict[str, float]:
