@@ -27,6 +27,7 @@ from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
 from src.scoring.trust import HIGH, LOW, MEDIUM
 from src.system.own_ranks import usable_cores
+from src.system.terminal import counted
 from src.system.workers import WorkerFault, run_supervised
 
 FEW_POSES = 48  # poses that are scored sooner than a worker process has loaded the libraries
@@ -133,10 +134,12 @@ class Tally:
             text += f"; trust in them: {words} (columns trust and trust_reason)"
         lines = [text]
         if self.ligands is not None:
-            lines.append(f"{len(self.ligands)} ligands, a row for the best pose of each")
+            lines.append(f"{counted(len(self.ligands), 'ligand')}, a row for the best pose of each")
             if self.ligands.num_unnamed:
                 what = f"the property {self.ligands.by}" if self.ligands.by else "a title"
-                lines.append(f"{self.ligands.num_unnamed} poses without {what} are ligands of their own")
+                one = self.ligands.num_unnamed == 1
+                them = "1 pose" if one else f"{self.ligands.num_unnamed:,} poses"
+                lines.append(f"{them} without {what} {'is a ligand of its' if one else 'are ligands of their'} own")
         return "\n".join(lines)
 
 

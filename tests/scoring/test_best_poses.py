@@ -90,3 +90,11 @@ def test_the_highest_of_the_best_poses() -> None:
         tally.add(pose(title), prediction(pk))
     assert [(pose.title, one.pk) for pose, one in tally.best] == [("b", 7.0), ("a", 6.0)]
     assert tally.text(1.0).splitlines()[1] == "4 ligands, a row for the best pose of each"
+
+
+def test_one_is_no_plural() -> None:
+    tally = Tally(0, BestPoses("compound"))
+    tally.add(pose("a"), prediction(5.0))
+    lines = tally.text(1.0).splitlines()[1:]
+    unnamed = "1 pose without the property compound is a ligand of its own"
+    assert lines == ["1 ligand, a row for the best pose of each", unnamed]
