@@ -157,6 +157,8 @@ class PoseReader:
             *pose_warnings.incomplete_warnings(near.atoms, known.incomplete, ligand.atoms.pos),
         )
         unseen = self.domain.unseen(graph) if self.domain else ()
+        if not graph.contacts.shape[1]:
+            unseen = ("no protein atom is near it", *unseen)
         return PoseGraphs(ligand.name, "", (*warnings, *partly, *notes), unseen, (graph, *copies))
 
     def _receptor(self, path: Path) -> _Known:

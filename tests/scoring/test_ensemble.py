@@ -156,6 +156,7 @@ def test_a_far_ligand_gets_the_constant_and_a_warning(tmp_path: Path, scorer: Sc
     assert near.warnings == ()
     assert far.warnings == ("no protein atom within 6 Å: the pK says nothing about this pose",)
     assert "warning: no protein atom" in sentence(far)
+    assert (far.trust.word, far.trust.reason.split("; ")[0]) == ("low", "no protein atom is near it")
 
 
 @pytest.mark.fault("J2")
