@@ -46,8 +46,13 @@ class BondOrderError(StructureError):
     """A source does not fit the atoms, or none does; the message says why."""
 
 
-def assign_bonds(site: LigandSite, sources: Iterable[Source]) -> tuple[Chem.Mol, str, tuple[str, ...]]:
+def assign_bonds(
+    site: LigandSite, sources: Iterable[Source], *, is_given: bool = False
+) -> tuple[Chem.Mol, str, tuple[str, ...]]:
     """The molecule in the order of the site's atoms with their coordinates, the source of its bonds, and notes.
+
+    Args:
+        is_given: the only source is what the user said the molecule is.
 
     Raises:
         BondOrderError: no source fits; the message has the reason of each.
@@ -65,6 +70,8 @@ def assign_bonds(site: LigandSite, sources: Iterable[Source]) -> tuple[Chem.Mol,
             reasons.append(f"{name}: {str(error).strip().splitlines()[0]}")
         else:
             return mol, name, notes
+    if is_given:
+        raise BondOrderError(f"{site.name} is not what --smiles says: {'; '.join(reasons)}")
     tried = f" ({'; '.join(reasons)})" if reasons else ""
     raise BondOrderError(f"{site.name}: nothing states its bond orders{tried}; give its SMILES with --smiles")
 

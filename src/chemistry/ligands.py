@@ -271,9 +271,10 @@ def ligand_records(path: Path) -> Iterator[LigandRecord]:
     """The molecules of a file as text, one at a time; raises LigandError when there is none."""
     endings = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
     if endings and endings[-1] in _NOT_LIGANDS:
-        raise LigandError(
-            f"{path}: a ligand needs bond orders; convert {endings[-1]} to SDF or MOL2 with 3D coordinates"
-        )
+        advice = f"convert {endings[-1]} to SDF or MOL2 with 3D coordinates"
+        if endings[-1] in (".cif", ".mmcif"):
+            advice += ", or give a file that has the protein, too, as --complex_path"
+        raise LigandError(f"{path}: a ligand needs bond orders; {advice}")
     if endings and endings[-1] in _LISTS:
         raise LigandError(
             f"{path}: a list or table holds no coordinates; give the SDF or MOL2 files themselves or their folder, or "

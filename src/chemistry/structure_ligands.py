@@ -56,6 +56,11 @@ def is_molecule_file(text: str) -> bool:
     return text.lower().removesuffix(".gz").endswith((".sdf", ".sd", ".mol", ".mol2"))
 
 
+def stem(path: Path) -> str:
+    """What a complex is called, and a ligand whose file says nothing else."""
+    return clean_name(path.name.removesuffix(".gz").rpartition(".")[0] or path.name)
+
+
 def structure_kind(path: Path) -> str:
     """Of the records of a ligand file without bond orders; '' of every other file."""
     return LIGAND_ENDINGS.get(Path(path.name.lower().removesuffix(".gz")).suffix, "")
@@ -98,13 +103,15 @@ def place_ligand(record: LigandRecord, smiles: str = "", residue: str = "") -> P
 
 
 def _place(record: LigandRecord, smiles: str, residue: str) -> PlacedLigand:
+    if record.kind == COMPLEX and (is_molecule_file(record.path.name) or structure_kind(record.path) == PDBQT):
+        raise LigandError(f"{record.path}: is a ligand alone; give it as --ligand_path, with --protein_path")
     data = read_bytes(record.path) if record.kind == COMPLEX else record.text.encode()
     if record.kind == COMPLEX:
         site = find_ligand(data, residue)
     else:
         atoms = _pdbqt_atoms(record.text) if record.kind == PDBQT else one_conformer(read_residues(data))
         site = LigandSite("the ligand", tuple(atoms))
-    mol, source, notes = assign_bonds(site, _sources(record, data, site, smiles))
+    mol, source, notes = assign_bonds(site, _sources(record, data, site, smiles), is_given=bool(smiles))
     mol.SetProp("_Name", _title(record))
     found: dict[str, object] = {"bond_orders": source, "docking_score": docking_score(data.decode("latin-1"))}
     if record.kind == COMPLEX:
@@ -189,7 +196,7 @@ def _plddt(site: LigandSite) -> dict[str, float]:
 def _title(record: LigandRecord) -> str:
     """What AutoDock's remark says, else the name of the file."""
     match = re.search(r"^REMARK[ \t]+Name[ \t]*=[ \t]*(.+)", record.text, re.MULTILINE)
-    return clean_name(match[1] if match else record.path.name.removesuffix(".gz").rpartition(".")[0])
+    return clean_name(match[1]) if match else stem(record.path)
 
 
 def _split(path: Path, kind: str) -> Iterator[str]:

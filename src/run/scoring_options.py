@@ -48,6 +48,8 @@ def read_options(arguments: Sequence[str] | None, description: str) -> argparse.
         parser.error("give either --protein_path and --ligand_path, or --complex_path, or --pairs")
     if options.complex_path and options.selftest:
         parser.error("--selftest takes --protein_path and --ligand_path")
+    if STANDARD in (options.complex_path or []):
+        parser.error("--complex_path takes files and folders, not standard input")
     if options.ligand_residue and not options.complex_path:
         parser.error("--ligand_residue goes with --complex_path; in a table of --pairs it is a column")
     if options.smiles and not (options.complex_path or options.ligand_path):

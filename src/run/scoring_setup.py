@@ -77,6 +77,8 @@ def find_poses(options: Namespace) -> tuple[tuple[str, ...], Iterator[Pose], lis
     else:
         require_protein(options.protein_path)
         ligands = find_ligands(options.ligand_path, leave_out=leave_out)
+        if options.smiles and not any(map(structure_kind, ligands)):
+            raise PoseError("--smiles states the bond orders of PDB and PDBQT files; the ligands given have their own")
         inputs = [options.protein_path, *ligands]
         poses = iter_poses(options.protein_path, ligands, smiles=options.smiles)
     if output:

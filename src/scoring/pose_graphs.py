@@ -124,7 +124,7 @@ class PoseReader:
 
     def _graphs(self, pose: Pose, ligand: Ligand | LigandError) -> PoseGraphs:
         if isinstance(ligand, LigandError):
-            return PoseGraphs(f"{pose.ligand.name}, molecule {pose.number}", str(ligand))
+            return PoseGraphs(pose.place, str(ligand))
         try:
             return self._build(ligand, self._receptor(pose.protein), is_inside=_is_complex(pose))
         except GraphError as error:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from src.chemistry.atoms import STANDARD_INPUT, StructureError, clean_name
 from src.chemistry.ligands import LigandError, LigandRecord, ligand_records
-from src.chemistry.structure_ligands import COMPLEX, KINDS, is_molecule_file, structure_kind, structure_records
+from src.chemistry.structure_ligands import COMPLEX, KINDS, is_molecule_file, stem, structure_kind, structure_records
 from src.system.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,15 @@ class Pose:
         return clean_name(self.record.text.split("\n", 2)[1 if is_mol2 else 0].strip("*"))
 
     @property
+    def place(self) -> str:
+        """The name of a molecule that cannot be read: its file and number, for its title is not to be believed."""
+        if self.record is not None and self.record.kind == COMPLEX:
+            return stem(self.ligand)
+        return f"{self.ligand.name}, molecule {self.number}" if self.ligand.name else "no file"
+
+    @property
     def name(self) -> str:
-        return self.title or f"{self.ligand.name}, molecule {self.number}"
+        return self.title or self.place
 
 
 def find_ligands(
@@ -194,7 +201,7 @@ class PairTable:
         return ((number, cells) for number, cells in rows if not is_empty_row(cells))
 
     def _file(self, text: str) -> Path:
-        return self.path.parent / os.path.expanduser(text.strip())
+        return self.path.parent / os.path.expanduser(text.strip()) if text.strip() else Path()
 
 
 def read_pairs(path: Path) -> PairTable:

@@ -77,6 +77,12 @@ def test_columns_of_a_table_choose_the_ligand_of_each_row(tmp_path: Path) -> Non
     assert (third.smiles, third.given) == ("", ("z.pdb", "", ""))
 
 
+def test_a_row_without_a_file_has_a_name_that_says_so(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("name,complex_path\nx,\n")
+    (pose,) = read_pairs(tmp_path / "pairs.csv").poses()
+    assert (pose.place, pose.failure) == ("no file", "line 2: complex_path is empty")
+
+
 def test_complexes_of_a_folder_are_rows_and_one_that_fails_says_why(trained: Run, tmp_path: Path) -> None:
     folder, output = tmp_path / "models", tmp_path / "scores.csv"
     folder.mkdir()
@@ -89,12 +95,30 @@ def test_complexes_of_a_folder_are_rows_and_one_that_fails_says_why(trained: Run
         one, other = csv.DictReader(file)
     assert set(COLUMNS) < set(one)
     assert (one["ligand"], one["status"], one["bond_orders"], one["pose"]) == ("a", "ok", "CONECT orders", "given")
+    assert other["ligand"] == "b"
     assert "nothing states its bond orders; give its SMILES with --smiles" in other["status"]
     sdf = tmp_path / "scores.sdf"
     assert scoring_program.main([*options[:3], str(sdf), *options[4:], "--smiles", SMILES]) == 0
     molecules = list(Chem.SDMolSupplier(str(sdf)))
     assert [Chem.MolToSmiles(mol) for mol in molecules] == [Chem.CanonSmiles(SMILES)] * 2
     assert float(molecules[0].GetProp("pK")) == pytest.approx(float(one["pK"]), abs=0.01)
+
+
+def test_a_smiles_that_is_not_the_ligand_is_not_asked_for_again(tmp_path: Path, settings: GraphSettings) -> None:
+    (tmp_path / "x.pdb").write_text(complex_text(LINES))
+    failure = read(settings, tmp_path / "x.pdb", "CCO").failure
+    assert "B:LIG:1 is not what --smiles says: the SMILES given: heavy atoms are C2O, the file has C7NO" in failure
+    assert "give its SMILES" not in failure
+
+
+@pytest.mark.parametrize("name", ["x.pdbqt", "x.sdf.gz"])
+def test_a_ligand_alone_is_no_complex(name: str, tmp_path: Path, settings: GraphSettings) -> None:
+    assert "is a ligand alone; give it as --ligand_path" in read(settings, tmp_path / name).failure
+
+
+def test_a_smiles_beside_ligands_with_bond_orders_is_refused(trained: Run, caplog: pytest.LogCaptureFixture) -> None:
+    assert scoring_program.main([*score_options(trained, "1a01"), "--smiles", "CCO"]) == 2
+    assert "the ligands given have their own" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -104,6 +128,7 @@ def test_complexes_of_a_folder_are_rows_and_one_that_fails_says_why(trained: Run
         (["--ligand_residue", "A", "--pairs", "p.csv"], "--ligand_residue goes with --complex_path"),
         (["--smiles", "C", "--pairs", "p.csv"], "--smiles goes with --complex_path or --ligand_path"),
         (["--complex_path", "x.pdb", "--selftest"], "--selftest takes"),
+        (["--complex_path", "-"], "not standard input"),
     ],
 )
 def test_options_that_do_not_go_together(options: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
