@@ -246,6 +246,7 @@ def evaluate_together(settings: Settings, runs: Sequence[Ended]) -> None:
     folder = Path(settings.output.checkpoint_dir)
     findings = [one.findings for one in runs]
     whole = replace(findings[0].run, checkpoint=f"{len(runs)} models of {folder.name}", history=(), joined_with="")
+    show(f"\n{len(runs)} runs together, the mean of those that share a test set:")
     _publish(settings, join_findings(findings, whole), runs[-1].dataset, folder)
 
 

@@ -109,7 +109,9 @@ def test_members_and_folds_in_one_command_and_what_they_find_together(run: Run, 
     rows = out_of_fold(run)
     assert [row["code"] for row in rows] == CODES
     assert all(float(row["spread_pK"]) > 0 for row in rows)
-    _, out, err = finish(start("predict.py", printed_command(capsys.readouterr().out.rpartition("results are in")[2])))
+    shown = capsys.readouterr().out
+    assert shown.count("\n4 runs together, the mean of those that share a test set:\n\ntest set, ") == 1
+    _, out, err = finish(start("predict.py", printed_command(shown.rpartition("results are in")[2])))
     assert "SD of 4 models" in out, err
 
 
