@@ -143,7 +143,8 @@ def parse_pk(text: str) -> float | None:
     if text.strip().lower() in _MISSING:
         return None
     if not _SIGNED_NUMBER.fullmatch(text.strip()):
-        raise PDBbindError(f"pK {quoted(text)} is not a plain number")
+        hint = "; such a text stands in a column affinity_text" if starts_with_affinity(text) else ""
+        raise PDBbindError(f"pK {quoted(text)} is not a plain number{hint}")
     return _checked_pk(float(text), text)
 
 

@@ -218,3 +218,12 @@ def test_text_of_a_bad_line_is_printable(tmp_path):
     assert [(bad.text, bad.reason) for bad in index.bad_lines] == [
         ("2abc ??[31m", "control characters: not a line of text")
     ]
+
+
+def test_a_text_in_the_column_of_numbers_is_told_where_it_belongs() -> None:
+    with pytest.raises(
+        PDBbindError, match=r"pK 'Kd=49uM' is not a plain number; such a text stands in .* affinity_text"
+    ):
+        parse_pk("Kd=49uM")
+    with pytest.raises(PDBbindError, match=r"is not a plain number$"):
+        parse_pk("seven")
