@@ -20,6 +20,7 @@ from src.chemistry.models import cube_numbers
 from src.chemistry.pdb_records import Record
 from src.chemistry.residue_names import ATOM_NAMES, WATERS, table_name
 from src.chemistry.residues import SYMBOLS, is_polymer, num_unknown_names
+from src.system.terminal import counted
 
 OVERLAP_DISTANCE = 1.1  # Å; shorter than any bond between heavy atoms
 BOND_DISTANCE = 2.1  # Å; longer than the bonds of a residue between heavy atoms, shorter than other distances
@@ -65,11 +66,14 @@ def resolve_residues(records: Iterable[Record], notes: list[str]) -> list[Residu
             found.append(((chain, copies[name], number, insertion, name), residue))
             copies[name] += 1
     if counts["alternatives"]:
-        notes.append(f"{counts['alternatives']} residues with alternative locations, one conformer of each used")
+        notes.append(
+            f"{counted(counts['alternatives'], 'residue')} with alternative locations, one conformer of each used"
+        )
     if counts["duplicates"]:
-        notes.append(f"{counts['duplicates']} duplicate atoms, first used")
+        notes.append(f"{counted(counts['duplicates'], 'duplicate atom')}, first used")
     if counts["unknown"]:
-        notes.append(f"{counts['unknown']} atoms of amino acids have unknown names: nothing but their elements is used")
+        unknown = counted(counts["unknown"], "atom of an amino acid", "atoms of amino acids")
+        notes.append(f"{unknown} with an unknown name: nothing but the element is used")
     found.sort(key=lambda one: one[0])
     return [residue for _, residue in found]
 

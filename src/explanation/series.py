@@ -24,7 +24,7 @@ from src.scoring.conditioning import Known
 from src.scoring.poses import Pose
 from src.scoring.prediction import Prediction
 from src.system.errors import UserError
-from src.system.terminal import listed
+from src.system.terminal import counted, listed
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ class Series:
     def explain(self, reference: SeriesLigand) -> None:
         """Find the contributions of the reference and of the best MAX_EXPLAINED ligands."""
         chosen = [reference, *(one for one in self.scored[:MAX_EXPLAINED] if one is not reference)]
-        log.info("finding what makes the pK of %d ligands", len(chosen))
+        log.info("finding what makes the pK of %s", counted(len(chosen), "ligand"))
         for one in chosen:
             try:
                 one.attribution = self._attributions.of(one.pose)

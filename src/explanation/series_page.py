@@ -25,7 +25,7 @@ from src.explanation.series import (
 )
 from src.scoring.trust import HIGH, LOW, MEDIUM
 from src.system.storage import write_text
-from src.system.terminal import listed
+from src.system.terminal import counted, listed
 
 DRAWING_SIZE = 280, 210  # px
 SERIES_CSS = """
@@ -83,7 +83,7 @@ def page(
 ) -> str:
     """The page of a series that is explained. Every name that comes from a file is escaped."""
     scored, proteins = series.scored, list(dict.fromkeys(one.pose.protein for one in series.ligands))
-    title = f"{len(scored)} ligands in {listed([path.name for path in proteins], 3)}"
+    title = f"{counted(len(scored), 'ligand')} in {listed([path.name for path in proteins], 3)}"
     trusts = Counter(one.prediction.trust.word for one in scored)
     numbers = [
         ("scored", len(scored)),
@@ -142,7 +142,9 @@ def _agreement_section(series: Series) -> str:
 
 
 def _without_label(faults: Sequence[str]) -> str:
-    return f"{len(faults)} ligands have no measured value in the table, the first is {faults[0]}" if faults else ""
+    return (
+        f"no measured value in the table: {counted(len(faults), 'ligand')}, the first is {faults[0]}" if faults else ""
+    )
 
 
 def _ligand_section(series: Series, reference: SeriesLigand, why: str) -> str:

@@ -33,8 +33,8 @@ def listed(names: Sequence[object], most: int = 16) -> str:
     return ", ".join(map(str, names[:most])) + more
 
 
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' * (number != 1)}"
+def counted(number: int, noun: str, plural: str = "") -> str:
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
 
 
 class _Printable(logging.Formatter):

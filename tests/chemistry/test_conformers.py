@@ -98,7 +98,7 @@ def test_residues_of_one_number_with_other_letters_are_alternatives_wherever_the
         text = residue("SER", altloc="A", occupancy="  0.40") + residue("VAL", x=x, altloc="B", occupancy="  0.60")
         protein = read(text)
         assert protein.atoms.residue_labels == ("A:VAL1",)
-        assert protein.notes == ("1 residues with alternative locations, one conformer of each used",)
+        assert protein.notes == ("1 residue with alternative locations, one conformer of each used",)
 
 
 @pytest.mark.fault("H1", "H13")
@@ -159,7 +159,7 @@ def test_conformers_without_letters_are_one_residue(read):
     """A side chain in two places: the first is used, and that is said."""
     protein = read(residue("SER") + line("OG", "SER", xyz=(1.2, -2.0, 1.2)))
     assert len(protein.atoms) == 6
-    assert protein.notes == ("1 duplicate atoms, first used",)
+    assert protein.notes == ("1 duplicate atom, first used",)
 
 
 def with_names(text: str, name: str) -> str:
@@ -193,7 +193,7 @@ def test_bare_names_of_side_chains_are_refused(read, form):
 
 def test_a_few_unknown_names_are_said(read):
     text = residue("ALA").replace(" CB ", " C7 ")
-    assert read(text).notes == ("1 atoms of amino acids have unknown names: nothing but their elements is used",)
+    assert read(text).notes == ("1 atom of an amino acid with an unknown name: nothing but the element is used",)
     assert read(residue("ALA")).notes == ()
 
 

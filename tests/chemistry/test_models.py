@@ -85,7 +85,7 @@ def test_what_lies_on_the_axis_of_an_assembly_counts_once(read):
     zinc = line("ZN  ", " ZN", 90, (0.0, -5.0, 0.0), element="ZN", record="HETATM")
     protein = read(pdb([chain() + zinc, moved(chain(), (0.0, 10.0, 0.0)) + zinc]))
     assert [label for label in protein.atoms.residue_labels if "ZN" in label] == ["A:ZN90"]
-    assert protein.notes == ("2 models that lie apart, all used", "1 duplicate atoms, first used")
+    assert protein.notes == ("2 models that lie apart, all used", "1 duplicate atom, first used")
 
 
 @pytest.mark.fault("H11")

@@ -62,7 +62,7 @@ def test_altloc_with_the_highest_occupancy(read, a, b, kept, order):
     ]
     protein = read(line("CA") + "".join(pair[::order]))
     assert protein.atoms.pos[:, 0].tolist() == [0.0, kept, kept]
-    assert protein.notes == ("1 residues with alternative locations, one conformer of each used",)
+    assert protein.notes == ("1 residue with alternative locations, one conformer of each used",)
 
 
 @pytest.mark.fault("H1")
@@ -103,7 +103,7 @@ def test_insertion_codes_are_residues(read):
 def test_duplicates_count_once_but_copies_stay(read):
     protein = read(line("CA") + line("CA", xyz=(0.9, 0, 0)) + line("CB", xyz=(0, 1.5, 0)))
     assert protein.atoms.pos[:, 0].tolist() == [0.0, 0.0]
-    assert protein.notes == ("1 duplicate atoms, first used",)
+    assert protein.notes == ("1 duplicate atom, first used",)
     again = read(alanine(1) + alanine(2, 5.5) + alanine(1))
     assert again.notes == ("5 duplicate atoms, first used",)
     dimer = read(
