@@ -1,27 +1,71 @@
-"""The name of a device or precision in the settings -> the one that is there."""
+"""The name of a device or precision in the settings -> the one that is there and works."""
 
 from __future__ import annotations
+
+import logging
+from functools import cache
 
 import torch
 
 from src.system.errors import UserError
 
+log = logging.getLogger(__name__)
+
+# What the driver, the CUDA runtime or torch says when a card is used -> what it means and what to do.
+_BUSY = (
+    "it is busy, or another program has it for itself: end that program, which nvidia-smi names, or name another card"
+)
+_OLD_DRIVER = (
+    "its driver is older than this build of torch needs: update the driver, or install a build of torch for the CUDA "
+    "version that nvidia-smi shows"
+)
+_NO_CODE = (
+    "this build of torch has no code for it, of compute capability {capability}, but for {codes}: "
+    "install one that has. Builds for CUDA 12.6 have it for cards down to 5.0: "
+    "pip install torch --index-url https://download.pytorch.org/whl/cu126"
+)
+FAULTS = {
+    "no kernel image": _NO_CODE,
+    "busy or unavailable": _BUSY,
+    "already in use": _BUSY,
+    "out of memory": "its memory is full: end programs that nvidia-smi names, or name another card",
+    "driver on your system is too old": _OLD_DRIVER,
+    "driver version is insufficient": _OLD_DRIVER,
+}
+NO_CARD = ("not compiled with CUDA", "no NVIDIA driver", "GPUs are available")
+
 
 class DeviceError(UserError):
-    """The device that was asked for is not there."""
+    """The device that was asked for is not there, or does not work."""
+
+
+class NoCardError(DeviceError):
+    """There is no CUDA GPU."""
+
+
+class UnusableCardError(DeviceError):
+    """There is a CUDA GPU, and it does not work."""
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """Turn the setting into a device that is there; 'auto' is a CUDA GPU, else the CPU.
+    """Turn the setting into a device that works; 'auto' is a CUDA GPU, else the CPU, aloud where a GPU is of no use.
+
+    A GPU with a number becomes the one that torch means where nothing is named: for its precisions, and to pin memory.
 
     Args:
         local_rank: number of this process on its computer; each takes a GPU of its own.
 
     Raises:
-        DeviceError: when the named device is not there.
+        DeviceError: when the named device is not there or does not work.
     """
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            return choose_device("cuda", local_rank)
+        except NoCardError:
+            return torch.device("cpu")
+        except UnusableCardError as error:
+            _warn_once(f"going on on the CPU: {error}")
+            return torch.device("cpu")
     if name == "cuda" and local_rank:
         name = f"cuda:{local_rank}"
     try:
@@ -30,11 +74,39 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         device = None
     if device is None or device.type not in ("cpu", "cuda", "mps"):
         raise DeviceError(f"device = {name!r}: must be auto, cpu, cuda, cuda:<number> or mps")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DeviceError(f"device = {name!r}, but torch sees {torch.cuda.device_count()} CUDA GPUs")
+    if device.type == "cuda":
+        _check_card(device, name)
+        if device.index is not None:
+            torch.cuda.set_device(device)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device = 'mps', but torch sees no Apple GPU")
     return device
+
+
+def _check_card(device: torch.device, name: str) -> None:
+    """Let the card do one thing, which brings to light all that keeps it from working."""
+    count = torch.cuda.device_count()
+    if count and (device.index or 0) >= count:
+        raise DeviceError(f"device = {name!r}, but torch sees {count} CUDA GPUs")
+    try:
+        torch.ones(1, device=device).add_(1).cpu()
+    except (RuntimeError, AssertionError) as error:  # the second from a build of torch without CUDA
+        text = str(error)
+    else:
+        return
+    first_line = text.split("\n")[0]
+    if any(part in text for part in NO_CARD):
+        raise NoCardError(f"device = {name!r}, but torch sees 0 CUDA GPUs ({first_line})")
+    meaning = next((meaning for part, meaning in FAULTS.items() if part in text), first_line)
+    if meaning is _NO_CODE:
+        capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
+        meaning = meaning.format(capability=capability, codes=", ".join(torch.cuda.get_arch_list()))
+    raise UnusableCardError(f"device = {name!r} does not work: {meaning}")
+
+
+@cache
+def _warn_once(text: str) -> None:
+    log.warning("%s", text)
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:

@@ -27,7 +27,7 @@ from src.data.dataset import Dataset, DatasetError, Example
 from src.evaluation.findings import Split, split_json
 from src.graph import Batch
 from src.hardware.compilation import compiled_kernels, fastest_kernels
-from src.hardware.device import choose_device
+from src.hardware.device import DeviceError, choose_device
 from src.hardware.memory_plan import EFFECTIVE_BATCH
 from src.hardware.out_of_memory import parts_within
 from src.model import build_model
@@ -142,9 +142,13 @@ def train(plan: RunPlan, dataset: Dataset, world: World) -> tuple[Trainer, Signa
 
     Raises:
         DatasetError: the ranks have unlike data sets.
+        DeviceError: some have a GPU that works and others not.
     """
     settings, newest, split = plan.settings, plan.newest, dict(plan.split.codes)
     device = choose_device(settings.training.device, world.local_rank)
+    kinds = world.gather(device.type)
+    if len(set(kinds)) > 1:
+        raise DeviceError(f"the processes have unlike devices, {', '.join(kinds)}; name one for all, as device = 'cpu'")
     trainer = make_trainer(settings, dataset, split, device, synthetic=plan.synthetic, world=world)
     found = world.gather(trainer.facts["dataset"]["fingerprint"])
     if len(set(found)) > 1:

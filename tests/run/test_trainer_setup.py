@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from src.data.dataset import Example
-from src.run.trainer_setup import make_loaders, num_processes
+from src.hardware.device import DeviceError
+from src.run.trainer_setup import RunPlan, make_loaders, num_processes, train
+from src.system.distributed import ALONE
 from tests.complexes import small_settings
 from tests.synthetic import random_complex
 
@@ -74,3 +76,10 @@ def test_the_number_of_processes(
     assert num_processes(settings, num_examples, torch.device(device), state) == expected
     done = {"progress": {"epoch": settings.training.epochs}, "processes": 4}
     assert num_processes(settings, num_examples, torch.device(device), done) == 1
+
+
+def test_processes_on_unlike_devices_do_not_begin(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(ALONE, "gather", lambda value: [value, "cuda"], raising=False)
+    plan = RunPlan(small_settings(tmp_path), SimpleNamespace(codes={}), False, None, (), False)
+    with pytest.raises(DeviceError, match="unlike devices, cpu, cuda"):
+        train(plan, SimpleNamespace(), ALONE)
