@@ -57,8 +57,11 @@ def squared_distances(at: Tensor, references: Tensor) -> Tensor:
 def shared_bits(bits: Tensor, references: Tensor) -> Tensor:
     """[G, n] the matrix product of zeros and ones [G, B] and [B, n].
 
-    A ligand has some 60 of 3,072 bits, so that adding up their rows is several times faster than a product.
+    A ligand has some 60 of 3,072 bits, so that adding up their rows is several times faster than a product, except on
+    a GPU, which would be waited for to know how many.
     """
+    if bits.device.type != "cpu":
+        return bits @ references
     count = bits.sum(1).long()
     return embedding_bag(bits.nonzero()[:, 1], references, count.cumsum(0) - count, mode="sum")
 

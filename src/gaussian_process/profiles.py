@@ -61,15 +61,14 @@ def contact_profiles(batch: Batch, weights: Tensor) -> ContactProfiles:
 
     of_residue = residue.index_select(0, pocket_atom) * NUM_CLASSES + of_class
     residues = counts(weights, of_residue, len(RESIDUE_TYPES) * NUM_CLASSES)
-    ligand = (batch.features[:, FEATURE_COLUMN["side"]] == Side.LIGAND).nonzero().squeeze(1)
-    ligand_graph = batch.graph_of_atom.index_select(0, ligand)
-    place = ligand_graph * NUM_TYPES + types.index_select(0, ligand)
-    atoms = torch.bincount(place, minlength=num_graphs * NUM_TYPES).view(num_graphs, -1).to(weights.dtype)
+    is_ligand = batch.features[:, FEATURE_COLUMN["side"]] == Side.LIGAND
+    place = batch.graph_of_atom * NUM_TYPES + types
+    atoms = sum_by_index(is_ligand.to(weights.dtype), place, num_graphs * NUM_TYPES).view(num_graphs, -1)
     return ContactProfiles(
         counts(_shells(distance) * weights.unsqueeze(-1), ours * NUM_TYPES + theirs, NUM_TYPES**2),
         residues.view(num_graphs, -1, NUM_CLASSES),
         torch.cat([atoms, atoms.sum(1, keepdim=True)], dim=1),
-        _environments(batch, ligand, ligand_graph).to(weights.dtype),
+        _environments(batch, is_ligand).to(weights.dtype),
         sum_by_index(weights, graph, num_graphs),
     )
 
@@ -140,25 +139,30 @@ def _shells(distance: Tensor) -> Tensor:
     return torch.stack([one - other for one, other in zip(inner, outer, strict=True)], dim=-1)
 
 
-def _environments(batch: Batch, ligand: Tensor, ligand_graph: Tensor) -> Tensor:
-    """[G, NUM_ENVIRONMENTS] int64; sums of hashes do not hang on the order of neighbours."""
+def _environments(batch: Batch, is_ligand: Tensor) -> Tensor:
+    """[G, NUM_ENVIRONMENTS] int64; sums of hashes do not hang on the order of neighbours.
+
+    All atoms and edges are gone through, with zeros for what is not of the ligand: to pick some of them, a GPU would be
+    waited for.
+    """
     device = batch.features.device
     if device.type == "mps":  # 64-bit arithmetic of an Apple GPU may differ from that which hashed the references
-        batch, ligand, ligand_graph = batch.to("cpu"), ligand.cpu(), ligand_graph.cpu()
-    is_bond = (batch.edge_kind == EdgeKind.LIGAND_BOND).nonzero().squeeze(1)
-    source, target = batch.source.index_select(0, is_bond), batch.target.index_select(0, is_bond)
-    bond_type = batch.bond_type.index_select(0, is_bond)
-    hashed = torch.bincount(target, minlength=len(batch.features))  # number of neighbours
+        batch, is_ligand = batch.to("cpu"), is_ligand.cpu()
+    is_bond, counts = (batch.edge_kind == EdgeKind.LIGAND_BOND).long(), is_ligand.long()
+
+    def told(values: Tensor) -> Tensor:
+        """Sums [N] at the atoms of values [E] of their bonds."""
+        return torch.zeros_like(counts).index_add_(0, batch.target, values * is_bond)
+
+    hashed = told(is_bond)  # number of neighbours
     for name in ("element", "charge", "aromatic", "ring"):
         hashed = _mixed(hashed * 256 + batch.features[:, FEATURE_COLUMN[name]])
-    size = batch.num_graphs * NUM_ENVIRONMENTS
-    total = torch.zeros(size, dtype=torch.int64, device=hashed.device)
+    total = counts.new_zeros(batch.num_graphs * NUM_ENVIRONMENTS)
     for radius in range(ENVIRONMENT_RADIUS + 1):
         if radius:
-            told = _mixed(hashed.index_select(0, source) + bond_type + 1)
-            hashed = _mixed(hashed * 3 + torch.zeros_like(hashed).index_add_(0, target, told))
-        place = ligand_graph * NUM_ENVIRONMENTS + (hashed.index_select(0, ligand) & (NUM_ENVIRONMENTS - 1))
-        total += torch.bincount(place, minlength=size)
+            hashed = _mixed(hashed * 3 + told(_mixed(hashed.index_select(0, batch.source) + batch.bond_type + 1)))
+        place = batch.graph_of_atom * NUM_ENVIRONMENTS + (hashed & (NUM_ENVIRONMENTS - 1))
+        total.index_add_(0, place, counts)
     return total.view(batch.num_graphs, NUM_ENVIRONMENTS).to(device)
 
 

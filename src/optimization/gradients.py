@@ -133,20 +133,27 @@ class WindowGradient:
             parameter.grad /= fraction
 
     def _run(self, parts: Sequence[Batch]) -> None:
-        """One pass through the window; if memory runs out, `_running` is the part that did not fit."""
-        for part in parts:
-            loss = self._backward(part)
-            if loss is not None:
-                self.losses[part] = loss
-        if self.losses and not self._is_finite():
-            self._one_by_one(list(self.losses))
+        """One pass through the window; if memory runs out, `_running` is the part that did not fit.
+
+        The device is waited for once, at the end. After a loss that is not finite the pass is made again without it.
+        """
+        if not parts:
+            return
+        losses, is_finite = self._read(parts, [self._backward(part) for part in parts])
+        if rest := [part for part in parts if part in losses]:
+            if len(rest) < len(parts):
+                self.model.zero_grad(set_to_none=True)
+                return self._run(rest)
+            self.losses = losses
+            if not is_finite:
+                self._one_by_one(parts)
 
     def _clear(self) -> None:
         self.model.zero_grad(set_to_none=True)
         self.losses, self.not_finite = {}, []
 
-    def _backward(self, batch: Batch, *, full_precision: bool = False) -> float | None:
-        """Add the gradient of sum(loss) / total and return that sum; None for a batch that is skipped untouched.
+    def _backward(self, batch: Batch, *, full_precision: bool = False) -> Tensor:
+        """Add the gradient of sum(loss) / total; [2] that sum and that of the squared errors of exact labels.
 
         With full_precision neither autocast nor the fp16 gradient scale is used.
         """
@@ -159,13 +166,22 @@ class WindowGradient:
         if self.ranking_weight:
             loss = loss + self.ranking_weight * self._ranking_loss(predicted, on_device)
         judged = torch.where(on_device.bound == 0, errors, 0.0).sum()
-        value, self._judged[batch] = torch.stack([loss, judged]).tolist()
-        if not math.isfinite(value):
-            self.not_finite.append((batch, "loss"))
-            return None
+        sums = torch.stack([loss, judged]).detach()
         loss = loss / self._total
         (loss if full_precision else self.scaler.scale(loss)).backward()
-        return value
+        return sums
+
+    def _read(self, batches: Sequence[Batch], sums: Sequence[Tensor]) -> tuple[dict[Batch, float], bool]:
+        """The losses that are finite, and whether the gradient is; the others join `not_finite`. One wait for all."""
+        # The largest element, not the sum of squares, which overflows for gradients that clipping can still use.
+        gradients = [parameter.grad for parameter in self._with_gradient()]
+        largest = [nn.utils.get_total_norm(gradients, norm_type=math.inf).view(1)] if gradients else []
+        numbers = torch.cat([*sums, *largest]).tolist()
+        losses = dict(zip(batches, numbers[0::2], strict=False))
+        self._judged |= zip(batches, numbers[1::2], strict=False)
+        self.not_finite += [(batch, "loss") for batch, loss in losses.items() if not math.isfinite(loss)]
+        finite = {batch: loss for batch, loss in losses.items() if math.isfinite(loss)}
+        return finite, not largest or math.isfinite(numbers[-1])
 
     def _scores(self, batch: Batch) -> Scores:
         found: list[Tensor] = []
@@ -205,13 +221,12 @@ class WindowGradient:
         gradients: dict[nn.Parameter, Tensor] = {}
         for batch in batches:
             self.model.zero_grad(set_to_none=True)
-            loss = self._backward(batch, full_precision=is_fp16)
-            if loss is None:
-                continue
-            if not self._is_finite():
+            losses, is_finite = self._read([batch], [self._backward(batch, full_precision=is_fp16)])
+            if not is_finite and losses:
                 self.not_finite.append((batch, "gradient"))
+            if not is_finite or not losses:
                 continue
-            self.losses[batch] = loss
+            self.losses |= losses
             for parameter in self._with_gradient():
                 gradients[parameter] = gradients.get(parameter, 0) + parameter.grad
         if is_fp16 and len(self.losses) == len(batches):
@@ -241,8 +256,3 @@ class WindowGradient:
 
     def _with_gradient(self) -> list[nn.Parameter]:
         return [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-
-    def _is_finite(self) -> bool:
-        # The largest element, not the sum of squares, which overflows for gradients that clipping can still use.
-        gradients = [parameter.grad for parameter in self._with_gradient()]
-        return not gradients or bool(torch.isfinite(nn.utils.get_total_norm(gradients, norm_type=math.inf)))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from src.checkpoint import CheckpointError
 from src.gaussian_process import process as gaussian_process
+from src.gaussian_process.likenesses import shared_bits
 from src.gaussian_process.process import (
     NOISE,
     GaussianProcess,
@@ -224,3 +225,9 @@ def test_hardly_any_complexes_are_enough(count: int) -> None:
     few = fit_gaussian_process([batch], INTERACTION_CUTOFF)
     assert torch.isfinite(predict(few, random_batch(3, 6))).all()
     assert len(few.weights) == count
+
+
+def test_added_rows_of_bits_are_the_product_that_a_gpu_takes(process: GaussianProcess, batches: list[Batch]) -> None:
+    profiles = contact_profiles(batches[0], contact_weights(batches[0], INTERACTION_CUTOFF))
+    bits = environment_bits(profiles)
+    assert torch.equal(shared_bits(bits, process.environments), bits @ process.environments)
