@@ -21,8 +21,8 @@ _OLD_DRIVER = (
 )
 _NO_CODE = (
     "this build of torch has no code for it, of compute capability {capability}, but for {codes}: "
-    "install one that has. Builds for CUDA 12.6 have it for cards down to 5.0: "
-    "pip install torch --index-url https://download.pytorch.org/whl/cu126"
+    "install one that has. For cards of 5.0 to 9.0 that is the one for CUDA 12.6: "
+    "pip install torch=={version} --index-url https://download.pytorch.org/whl/cu126"
 )
 FAULTS = {
     "no kernel image": _NO_CODE,
@@ -100,7 +100,8 @@ def _check_card(device: torch.device, name: str) -> None:
     meaning = next((meaning for part, meaning in FAULTS.items() if part in text), first_line)
     if meaning is _NO_CODE:
         capability = "{}.{}".format(*torch.cuda.get_device_capability(device))
-        meaning = meaning.format(capability=capability, codes=", ".join(torch.cuda.get_arch_list()))
+        codes, version = ", ".join(torch.cuda.get_arch_list()), torch.__version__.split("+")[0]
+        meaning = meaning.format(capability=capability, codes=codes, version=version)
     raise UnusableCardError(f"device = {name!r} does not work: {meaning}")
 
 

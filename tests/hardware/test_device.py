@@ -71,7 +71,10 @@ def test_auto_without_a_card_is_the_cpu_and_nothing_is_said(
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (NO_CODE, r"no code for it, of compute capability 6\.1, but for sm_75, sm_120: install .*whl/cu126"),
+        (
+            NO_CODE,
+            r"no code for it, of compute capability 6\.1, but for sm_75, sm_120: install .* torch==\d\S+ .*whl/cu126",
+        ),
         (BUSY, "it is busy, or another program has it for itself: end that program"),
         ("CUDA error: exclusive-thread device already in use by a different thread", "another program has it"),
         ("CUDA out of memory. Tried to allocate 2.00 MiB.", "its memory is full: end programs"),
