@@ -9,6 +9,11 @@ __version__ = "0.3.0"  # CHANGELOG.md says what each release changed
 # long; spinning for milliseconds, which is the default, loses up to 50 times beside another program.
 os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
+# The memory of a GPU in pieces that grow: batches are of unlike sizes, and blocks of fixed size, which is the default,
+# leave holes that no later batch fits into. Both are names of one variable.
+if sys.platform == "linux" and not {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & os.environ.keys():
+    os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
+
 
 def shut_out_foreign_modules() -> None:
     """From here on no file of the current folder or beside the scripts is imported, here and in child processes.

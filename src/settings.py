@@ -223,7 +223,7 @@ class TrainingSettings:
     gaussian_process: bool = _setting("gaussian_process", _flag)
     early_stopping_patience: int = _setting("early_stopping_patience", _whole(0))
     message_passing: str = _setting("message_passing", _choice("auto", "fast", "lean"))
-    precision: str = _setting("precision", _choice("auto", "fp32", "bf16", "fp16"))
+    precision: str = _setting("precision", _choice("auto", "fp32", "tf32", "bf16", "fp16"))
     device: str = _setting("device", _device)
     cpu_processes: int | str = _setting("cpu_processes", _or_word("auto", _whole(1, 1024)))
     loader_num_workers: int = _setting("loader_num_workers", _whole(0, 1024))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections.abc import Iterator
 from functools import cache
 
 import torch
@@ -111,12 +113,28 @@ def _warn_once(text: str) -> None:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """fp32 on a CPU, else bf16 where the GPU has it and fp16 where not; a named precision is taken as it is."""
+    """fp32 on a CPU, else bf16 where the GPU has it and fp16 where not; a named precision is taken as it is.
+
+    Of 'tf32' all numbers are fp32; see tf32_products.
+    """
     if name == "auto":
         if device.type != "cuda":
             return torch.float32
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+    return {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+@contextlib.contextmanager
+def tf32_products(precision: str, device: torch.device) -> Iterator[None]:
+    """With the precision 'tf32' a CUDA GPU may multiply matrices of fp32 in TF32 meanwhile; nothing else changes."""
+    if precision == "tf32" and device.type != "cuda":
+        log.info("precision = 'tf32' is the same as 'fp32' on %s: only CUDA GPUs have TF32", device)
+    earlier = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = earlier or (precision == "tf32" and device.type == "cuda")
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = earlier
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:

@@ -129,8 +129,8 @@ class WindowGradient:
         self.too_large, self.overflowed = [], False
 
     def divide(self, fraction: float) -> None:
-        for parameter in self._with_gradient():
-            parameter.grad /= fraction
+        if fraction != 1 and (gradients := [parameter.grad for parameter in self._with_gradient()]):
+            torch._foreach_div_(gradients, fraction)
 
     def _run(self, parts: Sequence[Batch]) -> None:
         """One pass through the window; if memory runs out, `_running` is the part that did not fit.

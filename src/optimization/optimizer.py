@@ -57,8 +57,8 @@ class WeightAverage:
         if not self.decay:
             return
         decay = min(self.decay, (1 + step) / (10 + step))  # a short memory at first forgets the random start
-        for name, value in model.state_dict().items():
-            self.weights[name].lerp_(value, 1 - decay)
+        values = model.state_dict()
+        torch._foreach_lerp_([self.weights[name] for name in values], [*values.values()], 1 - decay)
 
     @contextlib.contextmanager
     def applied_to(self, model: nn.Module) -> Iterator[nn.Module]:

@@ -27,7 +27,7 @@ from src.data.dataset import Dataset, DatasetError, Example
 from src.evaluation.findings import Split, split_json
 from src.graph import Batch
 from src.hardware.compilation import compiled_kernels, fastest_kernels
-from src.hardware.device import DeviceError, choose_device
+from src.hardware.device import DeviceError, choose_device, tf32_products
 from src.hardware.memory_plan import EFFECTIVE_BATCH
 from src.hardware.out_of_memory import parts_within
 from src.model import build_model
@@ -155,12 +155,13 @@ def train(plan: RunPlan, dataset: Dataset, world: World) -> tuple[Trainer, Signa
         raise DatasetError(f"the processes read unlike data sets from {settings.data.dataset_path}: {', '.join(found)}")
     if newest:
         resume(trainer, *newest)
-    if plan.may_compile and not trainer.finished:
-        choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
-    if world.is_main:
-        write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
-        write_json(Path(settings.output.results_dir) / "splits.json", split_json(plan.split))
-    stopped_by = trainer.fit(*make_loaders(settings, dataset, split, device, world))
+    with tf32_products(settings.training.precision, device):
+        if plan.may_compile and not trainer.finished:
+            choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
+        if world.is_main:
+            write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
+            write_json(Path(settings.output.results_dir) / "splits.json", split_json(plan.split))
+        stopped_by = trainer.fit(*make_loaders(settings, dataset, split, device, world))
     world.meet()  # torchrun takes all ranks for failed when one ends while another still saves
     return trainer, stopped_by
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.hardware.device import DeviceError, _warn_once, autocast, choose_device, choose_precision
+from src.hardware.device import DeviceError, _warn_once, autocast, choose_device, choose_precision, tf32_products
 from src.system.errors import UserError
 
 CPU = torch.device("cpu")
@@ -127,6 +128,7 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch, na
         ("auto", "cuda", True, torch.bfloat16),
         ("auto", "cuda", False, torch.float16),
         ("fp32", "cuda", True, torch.float32),
+        ("tf32", "cuda", True, torch.float32),
         ("bf16", "cpu", False, torch.bfloat16),
         ("fp16", "cpu", False, torch.float16),
     ],
@@ -142,3 +144,18 @@ def test_precision(
 def test_autocast_computes_in_the_precision(precision: torch.dtype) -> None:
     with autocast(CPU, precision):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == precision
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "expected"),
+    [("tf32", "cuda:1", True), ("fp32", "cuda", False), ("bf16", "cuda", False), ("tf32", "cpu", False)],
+)
+def test_tf32_is_for_products_on_a_gpu_and_ends_with_the_training(
+    caplog: pytest.LogCaptureFixture, precision: str, device: str, expected: bool
+) -> None:
+    caplog.set_level("INFO")
+    with contextlib.suppress(KeyboardInterrupt), tf32_products(precision, torch.device(device)):
+        assert torch.backends.cuda.matmul.allow_tf32 == expected
+        raise KeyboardInterrupt
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert ("same as 'fp32' on cpu" in caplog.text) == (device == "cpu")

@@ -356,3 +356,16 @@ def test_the_error_that_is_shown_is_that_of_exact_labels(tmp_path: Path) -> None
     assert gradient.num_used == 6
     assert gradient.num_judged == 4
     assert gradient.judged_error == pytest.approx((errors[0][:2].sum() + errors[1].sum()).item(), rel=1e-5)
+
+
+def test_a_gradient_of_the_whole_window_is_not_touched_and_that_of_a_part_is_divided(tmp_path: Path) -> None:
+    trainer = make_trainer(tmp_path)
+    gradient = WindowGradient(trainer.model, trainer.scaler, device=torch.device("cpu"), precision=torch.float32)
+    gradient.accumulate(WINDOW)
+    before = [parameter.grad.clone() for parameter in trainer.model.parameters()]
+    versions = [parameter.grad._version for parameter in trainer.model.parameters()]
+    gradient.divide(9 / 9)
+    assert [parameter.grad._version for parameter in trainer.model.parameters()] == versions
+    gradient.divide(7 / 9)
+    for parameter, whole in zip(trainer.model.parameters(), before, strict=True):
+        assert torch.equal(parameter.grad, whole / (7 / 9))

@@ -139,3 +139,16 @@ def test_the_average_survives_a_checkpoint() -> None:
     assert torch.equal(other.weights["weight"], average.weights["weight"])
     other.update(linear(3.0), step=1)
     assert state["weight"].item() == 1.0  # what was loaded is not what is moved
+
+
+def test_the_average_has_the_bits_of_weights_averaged_one_by_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(7, 33), nn.LayerNorm(33), nn.Linear(33, 3).double())
+    average, expected = WeightAverage(model, 0.98), {n: v.clone() for n, v in model.state_dict().items()}
+    for step in range(1, 6):
+        for parameter in model.parameters():
+            parameter.data += torch.randn_like(parameter)
+        average.update(model, step)
+        for name, value in model.state_dict().items():
+            expected[name].lerp_(value, 1 - min(0.98, (1 + step) / (10 + step)))
+    assert all(torch.equal(value, expected[name]) for name, value in average.weights.items())

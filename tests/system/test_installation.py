@@ -100,6 +100,23 @@ runpy.run_path({script!r}, run_name="__main__")
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="torch has growing blocks on Linux alone")
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "expandable_segments:True None"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64"}, "max_split_size_mb:64 None"),
+        ({"PYTORCH_ALLOC_CONF": "max_split_size_mb:64"}, "None max_split_size_mb:64"),
+    ],
+)
+def test_the_memory_of_a_gpu_grows_unless_the_user_says_otherwise(given: dict[str, str], expected: str) -> None:
+    names = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
+    code = f"import os, src; print(*map(os.environ.get, {names}))"
+    environment = {name: value for name, value in os.environ.items() if name not in names} | given
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == expected, done.stderr
+
+
 def test_threads_know_how_long_to_wait_before_torch_is_there() -> None:
     """torch's OpenMP reads it once, when it is loaded."""
     code = "import os, sys, src; print(os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules)"
