@@ -29,6 +29,7 @@ from src.settings import GraphSettings, ProcessingSettings, as_dict
 from src.system.distributed import ALONE, World
 from src.system.locks import in_turn
 from src.system.storage import StorageError, prepare_folder, read_plain, remove_temporaries, write_plain
+from src.system.terminal import counted
 from src.system.workers import WorkerFault, run_supervised
 
 log = logging.getLogger(__name__)
@@ -131,7 +132,8 @@ def _build_part(
 def _build(cache: _Folder, missing: Sequence[ComplexFiles], processing: ProcessingSettings) -> None:
     """Build these graphs into the folder; whatever ends this early, what is finished is kept."""
     if missing:
-        log.info("building %d graphs (%d are in %s)", len(missing), len(cache.found), cache.folder)
+        graphs = counted(len(missing), "graph")
+        log.info("building %s (%d are in %s)", graphs, len(cache.found), cache.folder)
     lost = _build_all(cache, missing, processing, first=0)
     if lost:
         log.info("%d complexes were lost with their worker processes and are tried once more", len(lost))

@@ -45,6 +45,7 @@ from src.similarity.applicability import domain_facts
 from src.system.distributed import ALONE, World
 from src.system.own_ranks import usable_cores
 from src.system.storage import write_json
+from src.system.terminal import counted
 from src.training import Trainer
 from src.visnet.message_passing import EAGER, Kernels
 
@@ -223,7 +224,7 @@ def resume(trainer: Trainer, path: Path, state: dict) -> None:
     if any(state["config"][key] != now[key] for key in ("device", "message_passing")):
         progress.edge_limit = None  # batches that did not fit on another device may fit here
     if trainer.finished:
-        log.info("%s: this run is finished after %d epochs", path, progress.epoch)
+        log.info("%s: this run is finished after %s", path, counted(progress.epoch, "epoch"))
     else:
         log.info("going on from %s: epoch %d, batch %d", path, progress.epoch + 1, progress.next_batch + 1)
 

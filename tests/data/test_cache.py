@@ -707,7 +707,7 @@ def test_a_complex_that_killed_its_worker_is_tried_again(
     with caplog.at_level(logging.INFO):
         cache = build(settings)
     assert (cache.num_built, cache.skipped) == (1, ())
-    assert "building 1 graphs (4 are in" in caplog.text
+    assert "building 1 graph (4 are in" in caplog.text
     assert_whole(cache, settings)
 
 
