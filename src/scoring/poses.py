@@ -158,12 +158,13 @@ class PairTable:
         """
         for number, cells in self._cells():
             given = (*cells, *[""] * (len(self.columns) - len(cells)))[: len(self.columns)]
-            files = [self._file(given[place]) for place in self._places]
+            places = self._places(given)
+            files = [self._file(given[place]) for place in places]
             failed = Pose(files[0], files[-1], 1, None, given=given)
             if len(cells) > len(self.columns):
                 yield replace(failed, failure=f"line {number}: {len(cells)} cells under {len(self.columns)} names")
                 continue
-            if empty := [self.columns[place] for place in self._places if not given[place].strip()]:
+            if empty := [self.columns[place] for place in places if not given[place].strip()]:
                 fault = f"{' and '.join(empty)} {'is' if len(empty) == 1 else 'are'} empty"
                 yield replace(failed, failure=f"line {number}: {fault}")
                 continue
@@ -183,11 +184,12 @@ class PairTable:
     def files(self) -> Iterator[Path]:
         """The files that the rows name."""
         for _, cells in self._cells():
-            yield from (self._file(cells[place]) for place in self._places if place < len(cells))
+            yield from (self._file(cells[place]) for place in self._places(cells) if place < len(cells))
 
-    @property
-    def _places(self) -> list[int]:
-        return [column_place(self.path, self.columns, names) for names in _needed(self.columns)]
+    def _places(self, cells: Sequence[str]) -> list[int]:
+        """Of the files of a row: its complex, or its protein and ligand where the table has both and a row these."""
+        ways = [[column_place(self.path, self.columns, names) for names in way] for way in _ways(self.columns)]
+        return next((way for way in ways if all(place < len(cells) and cells[place].strip() for place in way)), ways[0])
 
     def _cell(self, given: Sequence[str], name: str) -> str:
         """Of a column that there may be; the path of a molecule starts from the folder of the table."""
@@ -213,13 +215,15 @@ def read_pairs(path: Path) -> PairTable:
         PoseError: the file is missing, empty, damaged or not UTF-8, or lacks rows or columns for protein and ligand.
     """
     _, names = next(table_rows(path), (0, []))
-    return PairTable(path, read_columns(path, _needed(names)))
+    return PairTable(path, read_columns(path, _ways(names)[0]))
 
 
-def _needed(columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Names of the columns with the files of a row."""
-    has_complexes = not {column.strip().lower() for column in columns}.isdisjoint(COMPLEX_COLUMNS)
-    return [COMPLEX_COLUMNS] if has_complexes else [PROTEIN_COLUMNS, LIGAND_COLUMNS]
+def _ways(columns: Sequence[str]) -> list[list[tuple[str, ...]]]:
+    """Names of the columns with the files of a row, for each way in which the table can give them, at least one."""
+    there = {column.strip().lower() for column in columns}
+    ways = [[COMPLEX_COLUMNS], [PROTEIN_COLUMNS, LIGAND_COLUMNS]]
+    found = [way for way in ways if not any(there.isdisjoint(names) for names in way)]
+    return found or ways[1:]
 
 
 def read_columns(path: Path, needed: Sequence[Sequence[str]]) -> tuple[str, ...]:

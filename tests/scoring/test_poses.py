@@ -277,3 +277,11 @@ def test_all_files_that_a_row_lacks_are_named(tmp_path: Path) -> None:
     (tmp_path / "pairs.csv").write_text("protein_path,ligand_path\nno.pdb,none.sdf\n")
     (pose,) = read_pairs(tmp_path / "pairs.csv").poses()
     assert pose.failure == f"{tmp_path / 'no.pdb'} and {tmp_path / 'none.sdf'}: there are no such files"
+
+
+def test_a_table_may_have_complexes_and_pairs(tmp_path: Path) -> None:
+    (tmp_path / "pairs.csv").write_text("complex_path,protein_path,ligand_path\nno.pdb,,\n,p.pdb,l.sdf\n,p.pdb,\n")
+    complex_, pair, half = read_pairs(tmp_path / "pairs.csv").poses()
+    assert (complex_.ligand, complex_.failure) == (tmp_path / "no.pdb", "")
+    assert pair.failure == f"{tmp_path / 'p.pdb'} and {tmp_path / 'l.sdf'}: there are no such files"
+    assert half.failure == "line 4: complex_path is empty"
