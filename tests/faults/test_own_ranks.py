@@ -117,6 +117,19 @@ def test_another_process_that_is_killed_is_named_and_the_same_command_goes_on(
     assert fingerprints(run) == wanted
 
 
+@pytest.mark.slow
+def test_members_under_torchrun_are_trained_one_after_the_other_by_all_ranks(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    write_dataset(tmp_path / "data", CODES)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
+    command = [*torchrun, str(ROOT / "main.py"), *run.options(members=2, epochs=1, device="cpu")]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S)
+    assert found.returncode == 0, found.stderr
+    assert found.stderr.count("2 processes") == 2
+    assert sorted(path.name for path in run.checkpoints.iterdir()) == ["seed_42", "seed_43"]
+    assert "2 runs together" in found.stdout
+
+
 @pytest.mark.fault("L2", "L6")
 def test_torchrun_stops_at_one_step_and_another_way_to_start_goes_on(
     launcher: Launcher, tmp_path: Path, whole: tuple[dict, dict]
