@@ -58,10 +58,13 @@ from src.system.terminal import counted, prepare_terminal
 if TYPE_CHECKING:
     import argparse
 
+    from src.explanation.explainer import Explainer
+    from src.explanation.series_page import SeriesPage
     from src.scoring.conditioning import Known
     from src.scoring.ensemble import Ensemble
     from src.scoring.poses import Pose
     from src.scoring.prediction import Prediction
+    from src.scoring.score_files import ScoreFile, ScoreStream
 
 log = logging.getLogger("predict")
 
@@ -165,14 +168,24 @@ def _score_poses(options: "argparse.Namespace", models: "Sequence[Path]", known:
         return 2
     if tally.num_poses > 1:
         log.info("%s", tally.text(time.monotonic() - start))
+    _close(options, output, explainer, report)
+    is_empty_part = options.shard and not output.num_rows
+    return 0 if tally.num_scored or (earlier and output.num_scored) or is_empty_part else 2
+
+
+def _close(
+    options: "argparse.Namespace",
+    output: "ScoreFile | ScoreStream | None",
+    explainer: "Explainer | None",
+    report: "SeriesPage | None",
+) -> None:
+    """Finish what was written, and say where it is."""
     if options.output not in (None, STANDARD):
         log.info("%s in %s", counted(output.num_rows, "row"), options.output)
     if explainer:
         log.info("why these scores: %s", explainer.close())
     if report:
         log.info("the series: %s", report.close())
-    is_empty_part = options.shard and not output.num_rows
-    return 0 if tally.num_scored or (earlier and output.num_scored) or is_empty_part else 2
 
 
 def _selftest(options: "argparse.Namespace") -> int:

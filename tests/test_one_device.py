@@ -66,18 +66,19 @@ def model(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Af
     return model
 
 
-def make_step(folder: Path, model: AffinityModel, plant: Callable[[AffinityModel], object] = lambda _: None) -> None:
-    """Forward, loss, backward, clipping, optimizer and weight average of a window."""
+def make_step(folder: Path, model: AffinityModel, plant: Callable[[AffinityModel], object] = lambda _: None) -> int:
+    """Forward, loss, backward, clipping, optimizer and weight average of a window; the number of values read."""
     trainer = make_trainer(folder, model=model, device="meta", ranking_weight=0.3)
     plant(model)
     with OneDevice() as mode:
         trainer._train_window(BATCHES)
     assert trainer.progress.step == 1
     assert mode.reads == 1, "losses and finiteness are read together, once a window"
+    return mode.reads
 
 
 def test_a_training_step_stays_on_the_device_and_reads_once(tmp_path: Path, model: AffinityModel) -> None:
-    make_step(tmp_path, model)
+    assert make_step(tmp_path, model) == 1
 
 
 def test_a_prediction_of_network_and_process_reads_once_a_batch(model: AffinityModel) -> None:
