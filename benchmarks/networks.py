@@ -18,7 +18,7 @@ from src.graph import Batch
 from src.hardware.compilation import compiled_kernels
 from src.model import ViSNet
 from src.settings import ModelSettings
-from src.visnet.message_passing import EAGER
+from src.visnet.chunked_kernels import EAGER
 from tests.synthetic import in_double
 from tests.test_model_against_pyg import GivenEdges
 

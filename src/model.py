@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from src.graph import BOND_CUTOFF, Batch, BondType, EdgeKind
 from src.system.errors import UserError
+from src.visnet.chunked_kernels import EAGER
 from src.visnet.geometry import (
     DEGREE_SLICES,
     cosine_envelope,
@@ -22,7 +23,7 @@ from src.visnet.geometry import (
     spherical_harmonics,
 )
 from src.visnet.layers import AtomEmbedding, EdgeKindEmbedding, VectorNorm, linear
-from src.visnet.message_passing import EAGER, Edges, EdgeWeights, Form, Nodes, sum_by_index
+from src.visnet.message_passing import Edges, EdgeWeights, Form, Kernels, Nodes, sum_by_index
 from src.visnet.readout import ContactReadout, contact_weights, line_through
 from src.visnet.recomputation import MODES, EdgeRows, compute_dtype
 
@@ -159,7 +160,7 @@ class ViSNet(nn.Module):
         self.lmax = settings.lmax
         self.dropout = settings.dropout
         self.message_passing = "fast"  # one of MODES: what is kept for the backward pass
-        self.kernels = EAGER  # EAGER or compiled kernels
+        self.kernels: Kernels = EAGER
         self.embedding = AtomEmbedding(channels)
         self.neighbour_embedding = AtomEmbedding(channels)
         self.neighbour_filter = linear(settings.num_rbf, channels)
@@ -185,7 +186,7 @@ class ViSNet(nn.Module):
         """Scalars [N, F] and vectors [N, L, F] of the atoms."""
         mode = MODES["plain" if batch.pos.requires_grad else self.message_passing]
         edges, neighbour_rows, first_features = self._edges(batch)
-        neighbours = mode.summed(neighbour_rows, self.neighbour_embedding(batch.features), edges.target)
+        neighbours = mode.summed(neighbour_rows, self.neighbour_embedding(batch.features), edges.target, self.kernels)
         x = self.combine(torch.cat([self.embedding(batch.features), neighbours], dim=-1))
         x = x.to(neighbours.dtype)
         run, vec = mode(first_features, x, edges, self.kernels), None

@@ -26,7 +26,8 @@ from src.run import trainer_setup as preparation
 from src.settings import ModelSettings, settings_from_dict
 from src.system.locks import sole_use
 from src.system.workers import WorkerFault
-from src.visnet.message_passing import EAGER, Kernels
+from src.visnet.chunked_kernels import EAGER, ChunkedKernels
+from src.visnet.message_passing import Kernels
 from tests.complexes import sdf_text, write_complex, write_dataset
 from tests.training_runs import CODES, ROOT, Run, fingerprints, finish, printed_command, score_options, start
 
@@ -414,7 +415,7 @@ def test_checkpoints_that_are_all_damaged_stop_the_run_before_any_work(
 @pytest.mark.fault("B11")
 def test_weights_are_saved_under_the_names_of_the_bare_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by a run whose kernels are compiled."""
-    kernels = Kernels(*(torch.compile(part, backend="eager") if callable(part) else part for part in EAGER))
+    kernels = ChunkedKernels(*(torch.compile(part, backend="eager") for part in EAGER))
     monkeypatch.setattr(preparation, "fastest_kernels", lambda *_, **__: kernels)
     assert run.train(epochs=1) == 0
     state = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
@@ -806,7 +807,7 @@ def test_a_run_that_goes_on_keeps_its_kernels(run: Run, monkeypatch: pytest.Monk
 
     def fastest(*_: object, num_steps: int | None, **__: object) -> Kernels:
         asked.append(num_steps)
-        return Kernels(*EAGER)  # stands for compiled ones
+        return ChunkedKernels(*EAGER)  # stands for compiled ones
 
     def kernels() -> str:
         return load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["kernels"]

@@ -21,7 +21,8 @@ from src.gaussian_process.process import fit_gaussian_process
 from src.graph import Batch
 from src.hardware.inference import predict_batches
 from src.model import AffinityModel, build_model
-from src.visnet.message_passing import CHUNK_ELEMENTS, sum_by_index
+from src.visnet.chunked_kernels import CHUNK_ELEMENTS
+from src.visnet.message_passing import sum_by_index
 from tests.synthetic import INTERACTION_CUTOFF, random_batch, tiny_settings
 from tests.training_runs import make_trainer
 

@@ -14,7 +14,8 @@ from src.graph import Batch
 from src.hardware.device import autocast
 from src.hardware.out_of_memory import free_memory, is_out_of_memory, memory_fault
 from src.model import AffinityModel
-from src.visnet.message_passing import EAGER, Kernels, message_chunk, message_chunk_gradient
+from src.visnet.chunked_kernels import EAGER, ChunkedKernels
+from src.visnet.message_passing import Kernels
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +28,7 @@ LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0
 def compiled_kernels() -> Kernels:
     """Not compiled before the first call, and then for each kind of layer, with one length and with any length."""
     torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VARIANTS, torch._dynamo.config.recompile_limit)
-    return Kernels(torch.compile(message_chunk), torch.compile(message_chunk_gradient))
+    return ChunkedKernels(*map(torch.compile, EAGER))
 
 
 def fastest_kernels(

@@ -18,10 +18,11 @@ import torch
 from src.data.batching import NO_LIMIT, Budget, batch_budget
 from src.data.dataset import DatasetError, Example
 from src.hardware.device import choose_device, choose_precision
-from src.hardware.step_memory import StepMemory, complex_sizes, longest_chunk, measure_step_memory
+from src.hardware.step_memory import StepMemory, complex_sizes, measure_step_memory
 from src.settings import Settings, TrainingSettings, as_dict, settings_from_dict
 from src.system.distributed import ALONE, World
 from src.system.terminal import listed
+from src.visnet.chunked_kernels import EAGER
 
 log = logging.getLogger(__name__)
 
@@ -203,7 +204,7 @@ def plan_text(plan: MemoryPlan, settings: Settings, device: torch.device) -> str
             _sizes_text(plan),
             _bytes_table(plan),
             _batches_table(plan),
-            _cards_table(plan, device, gpu_chunk=longest_chunk(model.hidden_channels, torch.device("cuda"))),
+            _cards_table(plan, device, gpu_chunk=EAGER.longest_run(model.hidden_channels, torch.device("cuda"))),
             _proposal_text(propose(plan), device),
         ]
     )

@@ -24,7 +24,7 @@ from src.hardware.device import autocast
 from src.hardware.out_of_memory import TooLargeError, free_memory, memory_fault
 from src.model import AffinityModel, build_model
 from src.settings import ModelSettings
-from src.visnet.message_passing import chunks
+from src.visnet.chunked_kernels import EAGER
 
 WEIGHT_COPIES = 5  # weights, gradients, the two moments of Adam, moving average
 NUM_PHASES = 3  # forward through the messages; the readout, forward and backward; backward through the messages
@@ -56,12 +56,6 @@ class StepMemory:
 def complex_sizes(examples: Sequence[Example]) -> np.ndarray:
     """Atoms, directed edges and contacts of each complex, [complexes, 3]."""
     return np.column_stack([graph_sizes(examples), [example.graph.contacts.shape[1] for example in examples]])
-
-
-def longest_chunk(channels: int, device: torch.device) -> int:
-    """Edges that message passing works on at once on this kind of device, which need not be there."""
-    many = 2**24
-    return math.ceil(many / sum(1 for _ in chunks(many, channels, device)))
 
 
 def measure_step_memory(
@@ -158,7 +152,7 @@ def _measure_mode(
     precision: torch.dtype,
 ) -> StepMemory:
     model.representation.message_passing = mode
-    chunk = longest_chunk(settings.hidden_channels, device)
+    chunk = EAGER.longest_run(settings.hidden_channels, device)
     ordered = sorted(examples, key=lambda example: example.graph.num_edges)
     middle = ordered[len(ordered) // 4 : max(len(ordered) // 4 + 1, -(-3 * len(ordered) // 4))]
     weights = WEIGHT_COPIES * sum(parameter.numel() * parameter.element_size() for parameter in model.parameters())

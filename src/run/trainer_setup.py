@@ -47,7 +47,8 @@ from src.system.own_ranks import usable_cores
 from src.system.storage import write_json
 from src.system.terminal import counted
 from src.training import Trainer
-from src.visnet.message_passing import EAGER, Kernels
+from src.visnet.chunked_kernels import EAGER
+from src.visnet.message_passing import Kernels
 
 log = logging.getLogger(__name__)
 

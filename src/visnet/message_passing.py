@@ -6,8 +6,7 @@ channel (3 for lmax 1, 8 for lmax 2). A message goes from `source` to `target`. 
 
 The formulas stand once, in `message_chunk`, on the rows that a run of edges reads; `message_chunk_gradient` is its
 derivative, written out so that nothing of size E has to be kept for it. `pass_messages` is the plain form: all edges
-at once, under autograd. `messages_in_chunks` and `message_gradients_in_chunks` go through the edges in runs that stay
-in the cache of a CPU core, or in a few tens of MB of a GPU.
+at once, under autograd. Other ways to run the operation are `Kernels`.
 
 Formulas: Wang et al., doi 10.1038/s41467-023-43720-2, and `torch_geometric.nn.models.visnet`.
 """
@@ -15,7 +14,7 @@ Formulas: Wang et al., doi 10.1038/s41467-023-43720-2, and `torch_geometric.nn.m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,11 +22,7 @@ from torch.nn.functional import silu
 
 from src.visnet.geometry import DEGREE_SLICES
 
-# Elements [C, F] of a chunk. On a CPU core the few dozen arrays of a chunk then stay near its caches; a GPU needs
-# enough edges at once to fill it.
-CHUNK_ELEMENTS = {"cpu": 2**16, "cuda": 2**20}
-
-ReadFeature = Callable[[slice], Tensor]  # edges of a chunk -> their features [C, F]
+ReadFeature = Callable[[slice], Tensor]  # edges -> their features [C, F]
 
 
 class EdgeWeights(NamedTuple):
@@ -84,11 +79,34 @@ class Messages(NamedTuple):
     feature: Tensor | None  # [E, F], the features after the layer; None when they are not updated
 
 
-class Kernels(NamedTuple):
-    """`message_chunk` and `message_chunk_gradient`, as they stand or compiled."""
+class Kernels(Protocol):
+    """One way to run the edge operation of a layer on all edges, without autograd."""
 
-    messages: Callable[..., Messages]
-    gradient: Callable[..., tuple[Nodes, Tensor, EdgeWeights]]
+    def longest_run(self, channels: int, device: torch.device) -> int:
+        """Edges that are worked on at once on this kind of device, which need not be there."""
+
+    def messages(
+        self,
+        nodes: Nodes,
+        read_feature: ReadFeature,
+        edges: Edges,
+        weights: EdgeWeights,
+        form: Form,
+        *,
+        updated: Tensor | None,
+    ) -> Messages:
+        """`pass_messages`; the new features are written into `updated` [E, F]."""
+
+    def gradients(
+        self,
+        nodes: Nodes,
+        read_feature: ReadFeature,
+        edges: Edges,
+        weights: EdgeWeights,
+        form: Form,
+        grad: Messages,
+    ) -> tuple[Nodes, Tensor, EdgeWeights]:
+        """The gradient of `pass_messages` with respect to nodes, features [E, F] and weights."""
 
 
 def sum_by_index(values: Tensor, index: Tensor, size: int) -> Tensor:
@@ -189,70 +207,6 @@ def message_chunk_gradient(
     grad_weights = EdgeWeights(of_filters, grad_filters_in.sum(0), of_gates, grad_gates_in.sum(0))
     grad_nodes = Nodes(grad_query, grad_key_value, grad_vec, grad_target_vec, grad_source_vec)
     return grad_nodes, grad_feature.to(low), grad_weights
-
-
-EAGER = Kernels(message_chunk, message_chunk_gradient)
-
-
-def chunks(num_edges: int, channels: int, device: torch.device) -> Iterator[slice]:
-    """Runs of edges, nearly equal in length, that cover all edges in order."""
-    longest = max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // channels)
-    count = max(1, -(-num_edges // longest))
-    for number in range(count):
-        yield slice(number * num_edges // count, (number + 1) * num_edges // count)
-
-
-def messages_in_chunks(
-    nodes: Nodes,
-    read_feature: ReadFeature,
-    edges: Edges,
-    weights: EdgeWeights,
-    form: Form,
-    *,
-    updated: Tensor | None,
-    kernels: Kernels,
-) -> Messages:
-    """`pass_messages` in chunks, without gradients; the new features are written into `updated` [E, F]."""
-    (num_atoms, channels), components = nodes.query.shape, edges.direction.shape[-1]
-    dtype = wide(nodes.query.dtype)
-    scalar = nodes.query.new_zeros((num_atoms, channels), dtype=dtype)
-    vector = nodes.query.new_zeros((num_atoms, components, channels), dtype=dtype)
-    for chunk in chunks(len(edges.source), channels, nodes.query.device):
-        part = edges.part(chunk)
-        message = kernels.messages(nodes, read_feature(chunk), part, weights, form)
-        scalar.index_add_(0, part.target, message.scalar.to(dtype))
-        vector.index_add_(0, part.target, message.vector.to(dtype))
-        if message.feature is not None:
-            updated[chunk] = message.feature
-    return Messages(scalar, vector, updated)
-
-
-def message_gradients_in_chunks(
-    nodes: Nodes,
-    read_feature: ReadFeature,
-    edges: Edges,
-    weights: EdgeWeights,
-    form: Form,
-    grad: Messages,
-    *,
-    kernels: Kernels,
-) -> tuple[Nodes, Tensor, EdgeWeights]:
-    """The gradient of `pass_messages` with respect to nodes, features [E, F] and weights, in chunks."""
-    channels, dtype = nodes.query.shape[-1], wide(nodes.query.dtype)
-    grad_nodes = Nodes(*(None if t is None else torch.zeros_like(t, dtype=dtype) for t in nodes))
-    grad_weights = EdgeWeights(*(torch.zeros_like(t, dtype=dtype) for t in weights))
-    grad_feature = nodes.query.new_empty((len(edges.source), channels), dtype=weights.filter_weight.dtype)
-    for chunk in chunks(len(edges.source), channels, nodes.query.device):
-        part, feature = edges.part(chunk), read_feature(chunk)
-        grad_chunk = grad if grad.feature is None else grad._replace(feature=grad.feature[chunk])
-        rows, grad_feature[chunk], of_weights = kernels.gradient(nodes, feature, part, weights, form, grad_chunk)
-        index = (part.target, part.source, part.source, part.target, part.source)
-        for total, row, where in zip(grad_nodes, rows, index, strict=True):
-            if total is not None:
-                total.index_add_(0, where, row.to(dtype))
-        for total, one in zip(grad_weights, of_weights, strict=True):
-            total.add_(one)
-    return grad_nodes, grad_feature, grad_weights
 
 
 def rejection_product(target_vec: Tensor, source_vec: Tensor, direction: Tensor, form: Form) -> Tensor:

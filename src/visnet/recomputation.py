@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
+from src.visnet.chunked_kernels import EAGER, chunks
 from src.visnet.message_passing import (
-    EAGER,
     Edges,
     EdgeWeights,
     Form,
@@ -27,9 +27,6 @@ from src.visnet.message_passing import (
     Messages,
     Nodes,
     ReadFeature,
-    chunks,
-    message_gradients_in_chunks,
-    messages_in_chunks,
     pass_messages,
     rejection_product,
     sum_by_index,
@@ -84,7 +81,7 @@ class Plain:
         self.feature = first(x)
 
     @staticmethod
-    def summed(rows: EdgeRows, x: Tensor, target: Tensor) -> Tensor:
+    def summed(rows: EdgeRows, x: Tensor, target: Tensor, _kernels: Kernels = EAGER) -> Tensor:
         """Sums [N, F] of the rows at their targets [E]."""
         return sum_by_index(rows(x), target, len(x))
 
@@ -102,11 +99,11 @@ class Fast:
 
     def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
         self.edges, self.kernels = edges, kernels
-        self.feature = _EdgeRows.apply(first, None, False, x, *first.parameters)
+        self.feature = _EdgeRows.apply(first, kernels, None, False, x, *first.parameters)
 
     @staticmethod
-    def summed(rows: EdgeRows, x: Tensor, target: Tensor) -> Tensor:
-        return _EdgeRows.apply(rows, target, False, x, *rows.parameters)
+    def summed(rows: EdgeRows, x: Tensor, target: Tensor, kernels: Kernels = EAGER) -> Tensor:
+        return _EdgeRows.apply(rows, kernels, target, False, x, *rows.parameters)
 
     def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
         where = layer, self.edges, None, self.kernels
@@ -122,9 +119,9 @@ class Lean:
 
     def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
         self.edges, self.kernels = edges, kernels
-        self.feature = _EdgeRows.apply(first, None, True, x, *first.parameters)
+        self.feature = _EdgeRows.apply(first, kernels, None, True, x, *first.parameters)
         with torch.no_grad():
-            self.replay = Replay(first, (), (x.detach(),), _EdgeRows.apply(first, None, False, x))
+            self.replay = Replay(first, (), (x.detach(),), _EdgeRows.apply(first, kernels, None, False, x))
 
     def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
         where = layer, self.edges, self.replay, self.kernels
@@ -176,14 +173,20 @@ class _EdgeRows(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, rows: EdgeRows, target: Tensor | None, stand_in: bool, x: Tensor, *_parameters: Tensor
+        ctx: FunctionCtx,
+        rows: EdgeRows,
+        kernels: Kernels,
+        target: Tensor | None,
+        stand_in: bool,
+        x: Tensor,
+        *_parameters: Tensor,
     ) -> Tensor:
-        ctx.rows, ctx.autocast = rows, _autocast_now(x)
+        ctx.rows, ctx.kernels, ctx.autocast = rows, kernels, _autocast_now(x)
         ctx.save_for_backward(target, x)
         num_edges, channels = len(rows.ends[0]), x.shape[-1]
         if stand_in:
             return _stand_in(x.new_empty(0, dtype=compute_dtype(x)), num_edges, channels)
-        parts = _row_chunks(num_edges, x)
+        parts = _row_chunks(num_edges, x, kernels)
         if target is None:
             return torch.cat([rows(x, chunk) for chunk in parts])
         total = torch.zeros_like(x, dtype=wide(x.dtype))
@@ -198,7 +201,7 @@ class _EdgeRows(torch.autograd.Function):
         rows, parameters = ctx.rows, ctx.rows.parameters
         of_x = torch.zeros_like(x, dtype=wide(x.dtype))
         of_parameters: list[Tensor | None] = [None] * len(parameters)
-        for chunk in _row_chunks(len(rows.ends[0]), x):
+        for chunk in _row_chunks(len(rows.ends[0]), x, ctx.kernels):
             with torch.enable_grad(), ctx.autocast():
                 gathered = _leaf(rows.gathered(x, chunk))
                 made = rows.make(gathered, chunk)
@@ -207,7 +210,7 @@ class _EdgeRows(torch.autograd.Function):
             for end in rows.ends:
                 of_x.index_add_(0, end[chunk], of_gathered.to(of_x.dtype))
             of_parameters = [*map(_sum, of_parameters, more)]
-        return None, None, None, of_x, *of_parameters
+        return None, None, None, None, of_x, *of_parameters
 
 
 class _Layer(torch.autograd.Function):
@@ -231,9 +234,7 @@ class _Layer(torch.autograd.Function):
         if layer.updates_edges:
             updated = torch.empty_like(values) if replay is None else values
         weights = layer.edge_weights(values.dtype)
-        messages = messages_in_chunks(
-            nodes, values.__getitem__, edges, weights, layer.form, updated=updated, kernels=kernels
-        )
+        messages = kernels.messages(nodes, values.__getitem__, edges, weights, layer.form, updated=updated)
         dx, carried = layer.change(nodes.vec, messages.scalar)
         ctx.layer, ctx.autocast, ctx.dtype, ctx.kernels = layer, _autocast_now(x), values.dtype, kernels
         ctx.replay = None if replay is None else replay._replace(states=(), values=None)
@@ -265,14 +266,13 @@ class _Layer(torch.autograd.Function):
             grad_feature = x.new_zeros((len(source), x.shape[-1]), dtype=ctx.dtype)
         with ctx.autocast():
             read = kept[0].__getitem__ if ctx.replay is None else ctx.replay.reader(edges, kept)
-            grad_nodes, grad_feature, grad_weights = message_gradients_in_chunks(
+            grad_nodes, grad_feature, grad_weights = ctx.kernels.gradients(
                 Nodes(*map(_detached, nodes)),
                 read,
                 edges,
                 EdgeWeights(*map(_detached, weights)),
                 layer.form,
                 Messages(grad_sum, grad_vec, grad_feature),
-                kernels=ctx.kernels,
             )
         if grad_normed is not None:
             grad_nodes.vec.add_(grad_normed)
@@ -280,9 +280,9 @@ class _Layer(torch.autograd.Function):
         return None, None, None, None, of_x, of_vec, grad_feature, *map(_sum, of_change, of_edges)
 
 
-def _row_chunks(num_edges: int, x: Tensor) -> Iterator[slice]:
+def _row_chunks(num_edges: int, x: Tensor, kernels: Kernels) -> Iterator[slice]:
     """Four times as long as those of messages, which need many more arrays at once."""
-    return chunks(num_edges, max(1, x.shape[-1] // 4), x.device)
+    return chunks(num_edges, 4 * kernels.longest_run(x.shape[-1], x.device))
 
 
 def _stand_in(like: Tensor, num_edges: int, channels: int) -> Tensor:

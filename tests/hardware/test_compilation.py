@@ -6,7 +6,8 @@ import torch
 from src.hardware import compilation
 from src.hardware.compilation import fastest_kernels
 from src.model import AffinityModel, build_model
-from src.visnet.message_passing import EAGER, EdgeWeights, Kernels
+from src.visnet.chunked_kernels import EAGER, ChunkedKernels
+from src.visnet.message_passing import EdgeWeights
 from tests.synthetic import random_batch, tiny_settings
 
 BATCHES = [random_batch(1, seed=1), random_batch(2, seed=2)]
@@ -19,7 +20,7 @@ def model() -> AffinityModel:
     return build_model(tiny_settings(dropout=0.2)).train()
 
 
-def slowed(kernels: Kernels) -> Kernels:
+def slowed(kernels: ChunkedKernels) -> ChunkedKernels:
     def wait(kernel):
         def run(*arguments):
             time.sleep(0.02)
@@ -27,16 +28,16 @@ def slowed(kernels: Kernels) -> Kernels:
 
         return run
 
-    return Kernels(*map(wait, kernels))
+    return ChunkedKernels(*map(wait, kernels))
 
 
-def choose(model: AffinityModel, num_steps: int | None = 10**9) -> Kernels:
+def choose(model: AffinityModel, num_steps: int | None = 10**9) -> ChunkedKernels:
     return fastest_kernels(model, BATCHES, num_steps=num_steps, device=CPU, precision=torch.float32)
 
 
 def test_the_faster_kernels_are_taken(model, monkeypatch, caplog):
     caplog.set_level("INFO")
-    plain, compiled = slowed(EAGER), Kernels(*EAGER)
+    plain, compiled = slowed(EAGER), ChunkedKernels(*EAGER)
     monkeypatch.setattr(compilation, "EAGER", plain)
     monkeypatch.setattr(compilation, "compiled_kernels", lambda: compiled)
     assert choose(model) is compiled
@@ -57,7 +58,7 @@ def test_without_a_compiler_the_plain_kernels_are_used_and_it_is_said(model, mon
     def no_compiler(*_):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
 
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: Kernels(no_compiler, no_compiler))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(no_compiler, no_compiler))
     for num_steps in (10**9, None):
         assert choose(model, num_steps) is EAGER
     assert (
@@ -73,10 +74,10 @@ def test_without_a_compiler_the_plain_kernels_are_used_and_it_is_said(model, mon
 @pytest.mark.parametrize("factor", [1.1, float("nan")])
 def test_kernels_with_other_gradients_are_refused(factor, model, monkeypatch, caplog):
     def wrong(*arguments):
-        nodes, feature, weights = EAGER.gradient(*arguments)
+        nodes, feature, weights = EAGER.gradient_chunk(*arguments)
         return nodes, feature, EdgeWeights(*(factor * weight for weight in weights))
 
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: Kernels(EAGER.messages, wrong))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(EAGER.message_chunk, wrong))
     assert choose(model, num_steps=None) is EAGER
     assert "gradients would differ" in caplog.text
 
@@ -85,7 +86,7 @@ def test_without_memory_to_try_the_plain_kernels_are_used(model, monkeypatch, ca
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: Kernels(full, full))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(full, full))
     assert choose(model) is EAGER
     assert "memory ran out while it was tried" in caplog.text
 

@@ -17,13 +17,13 @@ from src.hardware.step_memory import (
     WEIGHT_COPIES,
     StepMemory,
     complex_sizes,
-    longest_chunk,
     measure_step_memory,
     model_to_measure,
     phase_peaks,
 )
 from src.optimization.gradients import WindowGradient
 from src.optimization.optimizer import WeightAverage, make_optimizer
+from src.visnet.chunked_kernels import EAGER
 from tests.synthetic import random_complex, tiny_settings
 
 CPU = torch.device("cpu")
@@ -182,7 +182,7 @@ def test_sizes_of_a_complex() -> None:
 
 
 def test_a_gpu_has_longer_chunks() -> None:
-    assert longest_chunk(64, torch.device("cuda")) > longest_chunk(64, CPU) > 0
+    assert EAGER.longest_run(64, torch.device("cuda")) > EAGER.longest_run(64, CPU) > 0
 
 
 def test_peaks_on_a_gpu_are_those_of_each_phase(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,18 +3,14 @@ import math
 import pytest
 import torch
 
+from src.visnet.chunked_kernels import CHUNK_ELEMENTS, EAGER, chunks
 from src.visnet.geometry import spherical_harmonics
 from src.visnet.message_passing import (
-    CHUNK_ELEMENTS,
-    EAGER,
     Edges,
     EdgeWeights,
     Form,
     Messages,
     Nodes,
-    chunks,
-    message_gradients_in_chunks,
-    messages_in_chunks,
     pass_messages,
     rejection_product,
     sum_by_index,
@@ -164,9 +160,7 @@ def test_written_out_gradient_equals_finite_differences(lmax, first, updates, co
         def backward(ctx, *grads):
             of_messages = Messages(*grads, *[None] * (3 - len(grads)))
             n, f, e, w = unpacked(ctx.saved_tensors)
-            of_nodes, of_feature, of_weights = message_gradients_in_chunks(
-                n, f.__getitem__, e, w, form, of_messages, kernels=EAGER
-            )
+            of_nodes, of_feature, of_weights = EAGER.gradients(n, f.__getitem__, e, w, form, of_messages)
             return tuple(t for t in (*of_nodes, of_feature, *of_weights) if t is not None)
 
     def unpacked(tensors):
@@ -184,10 +178,10 @@ def test_chunks_do_not_change_the_result(longest, monkeypatch):
     form = Form(3, True)
     whole = pass_messages(nodes, feature, edges, weights, form)
     updated = torch.empty_like(feature)
-    parts = messages_in_chunks(nodes, feature.__getitem__, edges, weights, form, updated=updated, kernels=EAGER)
+    parts = EAGER.messages(nodes, feature.__getitem__, edges, weights, form, updated=updated)
     for one, other in zip(parts, whole, strict=True):
         torch.testing.assert_close(one, other)
-    assert [len(range(*chunk.indices(23))) for chunk in chunks(23, 6, feature.device)] == {
+    assert [len(range(*chunk.indices(23))) for chunk in chunks(23, longest)] == {
         1: [1] * 23,
         5: [4, 5, 4, 5, 5],
         22: [11, 12],
@@ -198,9 +192,7 @@ def test_chunks_do_not_change_the_result(longest, monkeypatch):
 
 def test_no_edge_at_all():
     nodes, feature, edges, weights = random_case(lmax=1, updates=True, num_edges=0)
-    messages = messages_in_chunks(
-        nodes, feature.__getitem__, edges, weights, Form(2, True), updated=feature, kernels=EAGER
-    )
+    messages = EAGER.messages(nodes, feature.__getitem__, edges, weights, Form(2, True), updated=feature)
     assert (messages.scalar == 0).all()
     assert (messages.vector == 0).all()
 

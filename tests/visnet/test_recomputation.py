@@ -4,8 +4,9 @@ from torch import Tensor
 
 from src.graph import Batch
 from src.model import ViSNet, build_model
+from src.visnet.chunked_kernels import CHUNK_ELEMENTS
 from src.visnet.geometry import spherical_harmonics
-from src.visnet.message_passing import CHUNK_ELEMENTS, Edges
+from src.visnet.message_passing import Edges
 from src.visnet.recomputation import MODES, EdgeRows
 from tests.synthetic import batch_of, in_double, random_batch, random_complex, scattered, tiny_settings
 
