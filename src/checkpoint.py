@@ -42,7 +42,7 @@ SCHEMA: dict[str, tuple[type, ...]] = {
     "config": (dict,),  # the user's settings of the run, for the record
     "model_settings": (dict,),  # what builds the model
     "graph_settings": (dict,),  # what builds its input
-    "kernels": (str,),  # 'plain' or 'compiled': how the message passing of the run is computed
+    "kernels": (str,),  # 'plain', 'compiled' or 'triton': how the message passing of the run is computed
     "processes": (int,),  # that share the batches; with as many a run that goes on has the same bits
     "data_version": (str,),  # data_processing_version of the graphs
     "model": (dict,),  # parameter name -> tensor

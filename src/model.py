@@ -14,18 +14,19 @@ from torch.overrides import TorchFunctionMode
 from src.graph import BOND_CUTOFF, Batch, BondType, EdgeKind
 from src.system.errors import UserError
 from src.visnet.chunked_kernels import EAGER
+from src.visnet.edge_rows import EdgeRows, RadialBasis
 from src.visnet.geometry import (
     DEGREE_SLICES,
     cosine_envelope,
     distances_and_units,
-    expnorm_basis,
     expnorm_parameters,
     spherical_harmonics,
 )
+from src.visnet.kernels import Kernels
 from src.visnet.layers import AtomEmbedding, EdgeKindEmbedding, VectorNorm, linear
-from src.visnet.message_passing import Edges, EdgeWeights, Form, Kernels, Nodes, sum_by_index
+from src.visnet.message_passing import Edges, EdgeWeights, Form, Nodes, sum_by_index
 from src.visnet.readout import ContactReadout, contact_weights, line_through
-from src.visnet.recomputation import MODES, EdgeRows, compute_dtype
+from src.visnet.recomputation import MODES
 
 if TYPE_CHECKING:
     from src.settings import ModelSettings
@@ -160,7 +161,6 @@ class ViSNet(nn.Module):
         self.lmax = settings.lmax
         self.dropout = settings.dropout
         self.message_passing = "fast"  # one of MODES: what is kept for the backward pass
-        self.kernels: Kernels = EAGER
         self.embedding = AtomEmbedding(channels)
         self.neighbour_embedding = AtomEmbedding(channels)
         self.neighbour_filter = linear(settings.num_rbf, channels)
@@ -181,6 +181,17 @@ class ViSNet(nn.Module):
         cutoffs[EdgeKind.CONTACT] = settings.interaction_cutoff
         for name, constant in (("means", means), ("betas", betas), ("cutoffs", cutoffs)):
             self.register_buffer(name, constant, persistent=False)
+
+    @property
+    def kernels(self) -> Kernels:
+        """How the layers are run, all in one way."""
+        return self.vec_out_norm.kernels
+
+    @kernels.setter
+    def kernels(self, kernels: Kernels) -> None:
+        for module in self.modules():
+            if isinstance(module, (VectorNorm, ViSNetLayer)):
+                module.kernels = kernels
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scalars [N, F] and vectors [N, L, F] of the atoms."""
@@ -205,28 +216,12 @@ class ViSNet(nn.Module):
         envelope = cosine_envelope(distance, cutoff) * batch.fade.index_select(0, batch.source)
         direction = spherical_harmonics(unit, self.lmax)
         edges = Edges(batch.source, batch.target, direction, envelope.unsqueeze(-1))
+        edges = self.kernels.prepared(edges, len(batch.pos))
 
-        def new_basis(chunk: slice) -> Tensor:
-            return expnorm_basis(distance[chunk], cutoff[chunk], self.means, self.betas)
-
-        # Both kinds of rows read it: computed twice where a backward pass would have to keep it, else once.
-        basis = new_basis if torch.is_grad_enabled() else new_basis(slice(None)).__getitem__
-
-        def neighbour_rows(source: Tensor, chunk: slice) -> Tensor:
-            filters = self.neighbour_filter(basis(chunk)) + self.neighbour_kind(chemistry[chunk])
-            return source * filters * edges.envelope[chunk]
-
-        def first_features(pair: Tensor, chunk: slice) -> Tensor:
-            feature = pair * self.edge_filter(basis(chunk)) + self.edge_kind(chemistry[chunk])
-            return feature.to(compute_dtype(feature))
-
-        of_neighbours = (*self.neighbour_filter.parameters(), *self.neighbour_kind.parameters())
-        of_features = (*self.edge_filter.parameters(), *self.edge_kind.parameters())
-        return (
-            edges,
-            EdgeRows(neighbour_rows, (edges.source,), of_neighbours),
-            EdgeRows(first_features, (edges.target, edges.source), of_features),
-        )
+        basis = RadialBasis(distance, cutoff, self.means, self.betas)
+        common = edges, basis if torch.is_grad_enabled() else basis.computed(), chemistry
+        neighbour_rows = EdgeRows(*common, self.neighbour_filter, self.neighbour_kind, of_both_ends=False)
+        return edges, neighbour_rows, EdgeRows(*common, self.edge_filter, self.edge_kind, of_both_ends=True)
 
 
 class ViSNetLayer(nn.Module):
@@ -240,6 +235,7 @@ class ViSNetLayer(nn.Module):
         super().__init__()
         channels = settings.hidden_channels
         self.form = Form(settings.num_heads, corrected)
+        self.kernels: Kernels = EAGER
         self.first = first
         self.updates_edges = not (first or last)
         self.norm = nn.LayerNorm(channels)
@@ -293,10 +289,7 @@ class ViSNetLayer(nn.Module):
         out = self.out(scalar_sum)
         if vec is None:
             return out.to(scalar_sum.dtype), None
-        gate_vec, gate_dot, added = out.chunk(3, dim=-1)
-        first, second, third = self.vec_proj(vec).chunk(3, dim=-1)
-        dot = (first * second).sum(dim=1, dtype=scalar_sum.dtype)
-        return dot * gate_dot + added, third * gate_vec.unsqueeze(1)
+        return self.kernels.atom_change(out, self.vec_proj(vec))
 
 
 class _Undrawn(TorchFunctionMode):

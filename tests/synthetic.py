@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from src.graph import NODE_FEATURES, Batch, BondType, ComplexGraph, EdgeKind, Side
 from src.settings import ModelSettings
+from src.visnet.geometry import spherical_harmonics
+from src.visnet.message_passing import Edges, EdgeWeights, Nodes
 
 NEAR_CUTOFF = 4.5
 INTERACTION_CUTOFF = 6.0
@@ -132,6 +134,36 @@ def scattered(model: nn.Module, seed: int = 0) -> nn.Module:
             noise = torch.randn(parameter.shape, generator=draw, dtype=torch.float32)
             parameter.add_(noise.to(parameter.dtype) * 0.15)
     return model
+
+
+def random_edge_operation(
+    *,
+    lmax: int,
+    first: bool = False,
+    updates: bool = False,
+    num_atoms: int = 5,
+    num_edges: int = 23,
+    channels: int = 6,
+    dtype: torch.dtype = torch.float64,
+) -> tuple[Nodes, Tensor, Edges, EdgeWeights]:
+    """Nodes, features, edges and weights with nothing at zero."""
+    draw = torch.Generator().manual_seed(4)
+
+    def random(*shape):
+        return torch.randn(shape, dtype=dtype, generator=draw)
+
+    size = 3 if lmax == 1 else 8
+    vec = None if first else random(num_atoms, size, channels)
+    ends = [random(num_atoms, size, channels) for _ in range(2)] if updates else [None, None]
+    nodes = Nodes(random(num_atoms, channels), random(num_atoms, 2 * channels), vec, *ends)
+    target = torch.sort(torch.randint(0, num_atoms, (num_edges,), generator=draw)).values
+    source = torch.randint(0, num_atoms, (num_edges,), generator=draw)
+    unit = torch.nn.functional.normalize(random(num_edges, 3), dim=-1)
+    envelope = torch.rand((num_edges, 1), dtype=dtype, generator=draw)
+    edges = Edges(source, target, spherical_harmonics(unit, lmax), envelope)
+    filters, gates = (3 if updates else 2) * channels, (1 if first else 2) * channels
+    weights = EdgeWeights(random(filters, channels), random(filters), random(gates, channels), random(gates))
+    return nodes, random(num_edges, channels), edges, weights
 
 
 def _spread(count: int, inner: float, outer: float, draw: torch.Generator) -> Tensor:

@@ -27,7 +27,7 @@ from src.settings import ModelSettings, settings_from_dict
 from src.system.locks import sole_use
 from src.system.workers import WorkerFault
 from src.visnet.chunked_kernels import EAGER, ChunkedKernels
-from src.visnet.message_passing import Kernels
+from src.visnet.kernels import Kernels
 from tests.complexes import sdf_text, write_complex, write_dataset
 from tests.training_runs import CODES, ROOT, Run, fingerprints, finish, printed_command, score_options, start
 
@@ -416,7 +416,7 @@ def test_checkpoints_that_are_all_damaged_stop_the_run_before_any_work(
 def test_weights_are_saved_under_the_names_of_the_bare_model(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also by a run whose kernels are compiled."""
     kernels = ChunkedKernels(*(torch.compile(part, backend="eager") for part in EAGER))
-    monkeypatch.setattr(preparation, "fastest_kernels", lambda *_, **__: kernels)
+    monkeypatch.setattr(preparation, "fastest_kernels", lambda *_, **__: ("compiled", kernels))
     assert run.train(epochs=1) == 0
     state = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
     settings = settings_from_dict(ModelSettings, state["model_settings"], source="")
@@ -803,11 +803,11 @@ def test_a_run_with_auto_keeps_its_numbers_when_it_goes_on(
 
 
 def test_a_run_that_goes_on_keeps_its_kernels(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int | None] = []
+    asked: list[tuple[int, str | None]] = []
 
-    def fastest(*_: object, num_steps: int | None, **__: object) -> Kernels:
-        asked.append(num_steps)
-        return ChunkedKernels(*EAGER)  # stands for compiled ones
+    def fastest(*_: object, num_steps: int, earlier: str | None, **__: object) -> tuple[str, Kernels]:
+        asked.append((num_steps, earlier))
+        return "compiled", ChunkedKernels(*EAGER)  # stands for compiled ones
 
     def kernels() -> str:
         return load_checkpoint(run.checkpoints / "checkpoint.pth.tar")["kernels"]
@@ -815,10 +815,10 @@ def test_a_run_that_goes_on_keeps_its_kernels(run: Run, monkeypatch: pytest.Monk
     monkeypatch.setattr(preparation, "fastest_kernels", fastest)
     assert run.train(epochs=1, batch_size=1) == 0
     num_train = len(json.loads((run.results / "run.json").read_text())["split"]["train"])
-    assert asked == [num_train]
+    assert asked == [(num_train, None)]
     assert kernels() == "compiled"
     assert run.train(epochs=2, batch_size=1) == 0
-    assert asked == [num_train, None]
+    assert asked[1:] == [(2 * num_train, "compiled")]
     assert run.train("--fresh", epochs=1, batch_size=1, message_passing="fast") == 0
     assert kernels() == "plain"
     assert run.train(epochs=2, batch_size=1, message_passing="auto") == 0

@@ -1,4 +1,4 @@
-"""The kernels of message passing through torch.compile, where that works, agrees and pays."""
+"""The kernels of message passing by Triton or through torch.compile, where that works, agrees and pays."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from src.checkpoint import restore_rng, rng_state
 from src.graph import Batch
 from src.hardware.device import autocast
 from src.hardware.out_of_memory import free_memory, is_out_of_memory, memory_fault
-from src.model import AffinityModel
+from src.model import AffinityModel, ViSNet
 from src.visnet.chunked_kernels import EAGER, ChunkedKernels
-from src.visnet.message_passing import Kernels
+from src.visnet.kernels import Kernels
 
 log = logging.getLogger(__name__)
 
@@ -31,24 +31,47 @@ def compiled_kernels() -> Kernels:
     return ChunkedKernels(*map(torch.compile, EAGER))
 
 
+def kernels_named(name: str, model: ViSNet) -> Kernels:
+    """Those that another rank has chosen under this name."""
+    return {"plain": lambda: EAGER, "compiled": compiled_kernels, "triton": lambda: triton_kernels(model)}[name]()
+
+
+def triton_kernels(model: ViSNet) -> Kernels | None:
+    """Those for CUDA GPUs, None where they cannot be; the log says why."""
+    channels, heads = model.out_norm.weight.numel(), model.layers[0].form.num_heads
+    if channels & (channels - 1) or heads & (heads - 1):
+        log.info("no Triton kernels: channels and heads must be powers of two, found %d and %d", channels, heads)
+        return None
+    try:
+        from src.visnet.triton_kernels import TritonKernels  # only builds of torch for CUDA bring Triton
+    except ImportError as error:
+        log.info("no Triton kernels: %s", _first_line(error))
+        return None
+    return TritonKernels()
+
+
 def fastest_kernels(
     model: AffinityModel,
     batches: Sequence[Batch],
     *,
-    num_steps: int | None,
+    num_steps: int,
     device: torch.device,
     precision: torch.dtype,
-) -> Kernels:
-    """Compiled kernels if the training is long and they are faster on these batches, else the plain ones.
+    earlier: str | None = None,
+) -> tuple[str, Kernels]:
+    """Those of Triton on a CUDA GPU, else compiled ones if the training is long, else the plain ones, with their name.
+
+    Triton's and compiled ones are taken where they agree with the plain ones and are faster on these batches.
 
     Neither the model nor the random numbers change. Where memory runs out nothing is compiled.
 
     Args:
         batches: two or more, of unlike sizes, so that lengths are compiled as variables.
-        num_steps: forward and backward passes of the whole training; None = compile if that works at all.
+        num_steps: forward and backward passes of the whole training.
+        earlier: the name of those that a run had which goes on; they are taken if they work at all.
     """
-    random_numbers, chosen = rng_state(), [EAGER]
-    fault = memory_fault(lambda: chosen.append(_compare(model, batches, num_steps, device, precision)))
+    random_numbers, chosen = rng_state(), [("plain", EAGER)]
+    fault = memory_fault(lambda: chosen.append(_fastest(model, batches, num_steps, device, precision, earlier)))
     restore_rng(random_numbers)
     if fault is not None:
         free_memory(device)
@@ -56,34 +79,62 @@ def fastest_kernels(
     return chosen[-1]
 
 
-def _compare(
-    model: AffinityModel, batches: Sequence[Batch], num_steps: int | None, device: torch.device, precision: torch.dtype
-) -> Kernels:
-    log.info("timing a step, to know whether compiling the message passing would pay")
+def _fastest(
+    model: AffinityModel,
+    batches: Sequence[Batch],
+    num_steps: int,
+    device: torch.device,
+    precision: torch.dtype,
+    earlier: str | None,
+) -> tuple[str, Kernels]:
+    log.info("timing a step, to know which way to pass messages is the fastest")
     on_device = [batch.to(device) for batch in batches]
-    seconds, exact = _run(model, EAGER, on_device, precision)
-    if num_steps is not None and seconds * num_steps < WORTH_COMPILING_S:
+    plain = seconds, _ = _run(model, EAGER, on_device, precision)
+    common = plain, model, on_device, precision, earlier is None
+    # What 'lean' replays, it replays in chunks; Triton's kernels have none.
+    suited = device.type == "cuda" and model.representation.message_passing != "lean" and earlier != "compiled"
+    by_triton = triton_kernels(model.representation) if suited else None
+    if by_triton and _is_better("by Triton", by_triton, *common):
+        return "triton", by_triton
+    if earlier == "triton":
+        return "plain", EAGER
+    if earlier is None and seconds * num_steps < WORTH_COMPILING_S:
         log.info("message passing is not compiled: the steps take too little time for that to pay")
-        return EAGER
+        return "plain", EAGER
     log.info("compiling the message passing: minutes at the first time, seconds later")
-    started, kernels = time.monotonic(), compiled_kernels()
+    compiled = compiled_kernels()
+    return ("compiled", compiled) if _is_better("compiled", compiled, *common) else ("plain", EAGER)
+
+
+def _is_better(
+    how: str,
+    kernels: Kernels,
+    plain: tuple[float, Tensor],
+    model: AffinityModel,
+    batches: Sequence[Batch],
+    precision: torch.dtype,
+    must_gain: bool,
+) -> bool:
+    """Whether they work, agree with the plain form, and are faster if they must; the log says which and why."""
+    started = time.monotonic()
     try:
-        compiled_seconds, compiled = _run(model, kernels, on_device, precision)
-    except Exception as error:  # torch.compile raises what its compilers raise, and each has types of its own
+        seconds, found = _run(model, kernels, batches, precision)
+    except Exception as error:  # compilers raise what they raise, and each has types of its own
         if is_out_of_memory(error):
             raise
-        log.warning("message passing is not compiled, training is slower: %s", _first_line(error))
-        return EAGER
-    difference = float((compiled - exact).norm() / exact.norm().clamp(min=1e-12))
+        log.warning("message passing is not %s, training is slower: %s", how, _first_line(error))
+        return False
+    plain_seconds, expected = plain
+    difference = float((found - expected).norm() / expected.norm().clamp(min=1e-12))
     if not difference <= LARGEST_DIFFERENCE[precision]:
-        log.warning("message passing is not compiled: gradients would differ by %.1g", difference)
-        return EAGER
-    if num_steps is not None and compiled_seconds >= seconds:
-        log.info("message passing is not compiled: that is no faster here")
-        return EAGER
-    ratio, spent = compiled_seconds / seconds, time.monotonic() - started
-    log.info("message passing is compiled (%.0f s): steps take %.2f of the time they did", spent, ratio)
-    return kernels
+        log.warning("message passing is not %s: gradients would differ by %.1g", how, difference)
+        return False
+    if must_gain and seconds >= plain_seconds:
+        log.info("message passing is not %s: that is no faster here", how)
+        return False
+    ratio, spent = seconds / plain_seconds, time.monotonic() - started
+    log.info("message passing is %s (%.0f s): steps take %.2f of the time they did", how, spent, ratio)
+    return True
 
 
 def _run(

@@ -26,7 +26,7 @@ from src.data.batching import (
 from src.data.dataset import Dataset, DatasetError, Example
 from src.evaluation.findings import Split, split_json
 from src.graph import Batch
-from src.hardware.compilation import compiled_kernels, fastest_kernels
+from src.hardware.compilation import fastest_kernels, kernels_named
 from src.hardware.device import DeviceError, choose_device, tf32_products
 from src.hardware.memory_plan import EFFECTIVE_BATCH
 from src.hardware.out_of_memory import parts_within
@@ -47,8 +47,7 @@ from src.system.own_ranks import usable_cores
 from src.system.storage import write_json
 from src.system.terminal import counted
 from src.training import Trainer
-from src.visnet.chunked_kernels import EAGER
-from src.visnet.message_passing import Kernels
+from src.visnet.kernels import Kernels
 
 log = logging.getLogger(__name__)
 
@@ -231,28 +230,29 @@ def resume(trainer: Trainer, path: Path, state: dict) -> None:
 
 
 def choose_kernels(trainer: Trainer, train: Sequence[Example], earlier: str | None) -> None:
-    """Compile the message passing of a long training; a run that goes on keeps what it had, as the digits differ."""
+    """The fastest way to pass messages; a run that goes on keeps the one it had, as the digits differ."""
     if earlier == "plain":
         return
-    settings, limit, world = trainer.settings, trainer.progress.edge_limit, trainer.world
-    sizes = graph_sizes(train)
-    batches = epoch_batches(sizes, settings.batch_size, batch_budget(settings), seed=settings.seed, epoch=0)
-    shares = [_share(batches[place], sizes, world) for place in (0, len(batches) // 2)]
-
-    def fastest() -> Kernels:
-        tried = [collate([train[number] for number in share]) for share in shares]
-        return fastest_kernels(
-            trainer.model,
-            [parts_within(batch, limit)[0] for batch in tried],
-            num_steps=sum(trainer.num_batches) if earlier is None else None,
-            device=trainer.device,
-            precision=trainer.precision,
-        )
-
-    kernels = fastest() if world.is_main else None
-    name = world.from_main("plain" if kernels is EAGER else "compiled")
-    trainer.model.representation.kernels = kernels or (EAGER if name == "plain" else compiled_kernels())
+    world, representation = trainer.world, trainer.model.representation
+    name, kernels = _fastest_kernels(trainer, train, earlier) if world.is_main else (None, None)
+    name = world.from_main(name)
+    representation.kernels = kernels or kernels_named(name, representation)
     trainer.facts["kernels"] = name
+
+
+def _fastest_kernels(trainer: Trainer, train: Sequence[Example], earlier: str | None) -> tuple[str, Kernels]:
+    settings, limit, sizes = trainer.settings, trainer.progress.edge_limit, graph_sizes(train)
+    batches = epoch_batches(sizes, settings.batch_size, batch_budget(settings), seed=settings.seed, epoch=0)
+    shares = [_share(batches[place], sizes, trainer.world) for place in (0, len(batches) // 2)]
+    tried = [collate([train[number] for number in share]) for share in shares]
+    return fastest_kernels(
+        trainer.model,
+        [parts_within(batch, limit)[0] for batch in tried],
+        num_steps=sum(trainer.num_batches),
+        device=trainer.device,
+        precision=trainer.precision,
+        earlier=earlier,
+    )
 
 
 def _share(batch: Sequence[int], sizes: np.ndarray, world: World) -> list[int]:

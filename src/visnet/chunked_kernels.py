@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from src.visnet.edge_rows import EdgeRows
+from src.visnet.geometry import rms_norm
 from src.visnet.message_passing import (
     Edges,
     EdgeWeights,
@@ -30,6 +32,21 @@ class ChunkedKernels(NamedTuple):
 
     message_chunk: Callable[..., Messages]
     gradient_chunk: Callable[..., tuple[Nodes, Tensor, EdgeWeights]]
+
+    def prepared(self, edges: Edges, _num_atoms: int) -> Edges:
+        return edges
+
+    def edge_rows(self, _rows: EdgeRows, _x: Tensor) -> None:
+        return None
+
+    def rms_norm(self, vec: Tensor, weight: Tensor) -> Tensor:
+        return rms_norm(vec) * weight
+
+    def atom_change(self, gates: Tensor, projected: Tensor) -> tuple[Tensor, Tensor]:
+        gate_vec, gate_dot, added = gates.chunk(3, dim=-1)
+        first, second, third = projected.chunk(3, dim=-1)
+        dot = (first * second).sum(dim=1, dtype=wide(gates.dtype))
+        return dot * gate_dot + added, third * gate_vec.unsqueeze(1)
 
     def longest_run(self, channels: int, device: torch.device) -> int:
         return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // channels)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from src.graph import NODE_FEATURES, BondType, EdgeKind
-from src.visnet.geometry import DEGREE_SLICES, max_min_norm, rms_norm
+from src.visnet.chunked_kernels import EAGER
+from src.visnet.geometry import DEGREE_SLICES, max_min_norm
+from src.visnet.kernels import Kernels
 
 
 class AtomEmbedding(nn.Module):
@@ -38,12 +40,13 @@ class VectorNorm(nn.Module):
     def __init__(self, channels: int, norm: str) -> None:
         super().__init__()
         self.norm = norm
+        self.kernels: Kernels = EAGER
         self.weight = nn.Parameter(torch.ones(channels))
 
     def forward(self, vec: Tensor) -> Tensor:
         if self.norm == "rms":
-            vec = rms_norm(vec)
-        elif self.norm == "max_min":
+            return self.kernels.rms_norm(vec, self.weight)
+        if self.norm == "max_min":
             lmax = 1 if vec.shape[1] == 3 else 2
             vec = torch.cat([max_min_norm(vec[:, degree]) for degree in DEGREE_SLICES[lmax]], dim=1)
         return vec * self.weight

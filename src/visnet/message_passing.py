@@ -6,7 +6,7 @@ channel (3 for lmax 1, 8 for lmax 2). A message goes from `source` to `target`. 
 
 The formulas stand once, in `message_chunk`, on the rows that a run of edges reads; `message_chunk_gradient` is its
 derivative, written out so that nothing of size E has to be kept for it. `pass_messages` is the plain form: all edges
-at once, under autograd. Other ways to run the operation are `Kernels`.
+at once, under autograd. `Kernels` (kernels.py) are other ways to run the operation.
 
 Formulas: Wang et al., doi 10.1038/s41467-023-43720-2, and `torch_geometric.nn.models.visnet`.
 """
@@ -14,7 +14,7 @@ Formulas: Wang et al., doi 10.1038/s41467-023-43720-2, and `torch_geometric.nn.m
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -41,9 +41,14 @@ class Edges(NamedTuple):
     target: Tensor  # [E] int64, ascending
     direction: Tensor  # [E, L], spherical harmonics of the unit vector from target to source
     envelope: Tensor  # [E, 1] in [0, 1]: 0 where the edge is at its cutoff or its source has faded
+    # Where the edges of each atom stand, for kernels that go through atoms: those that end at atom n from
+    # target_start[n] to target_start[n + 1], those that begin there so in the order of by_source.
+    target_start: Tensor | None = None  # [N + 1] int64
+    by_source: Tensor | None = None  # [E] int64, a permutation
+    source_start: Tensor | None = None  # [N + 1] int64
 
     def part(self, chunk: slice) -> Edges:
-        return Edges(*(tensor[chunk] for tensor in self))
+        return Edges(self.source[chunk], self.target[chunk], self.direction[chunk], self.envelope[chunk])
 
 
 class Nodes(NamedTuple):
@@ -79,36 +84,6 @@ class Messages(NamedTuple):
     feature: Tensor | None  # [E, F], the features after the layer; None when they are not updated
 
 
-class Kernels(Protocol):
-    """One way to run the edge operation of a layer on all edges, without autograd."""
-
-    def longest_run(self, channels: int, device: torch.device) -> int:
-        """Edges that are worked on at once on this kind of device, which need not be there."""
-
-    def messages(
-        self,
-        nodes: Nodes,
-        read_feature: ReadFeature,
-        edges: Edges,
-        weights: EdgeWeights,
-        form: Form,
-        *,
-        updated: Tensor | None,
-    ) -> Messages:
-        """`pass_messages`; the new features are written into `updated` [E, F]."""
-
-    def gradients(
-        self,
-        nodes: Nodes,
-        read_feature: ReadFeature,
-        edges: Edges,
-        weights: EdgeWeights,
-        form: Form,
-        grad: Messages,
-    ) -> tuple[Nodes, Tensor, EdgeWeights]:
-        """The gradient of `pass_messages` with respect to nodes, features [E, F] and weights."""
-
-
 def sum_by_index(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Sum of the rows of `values` [E, ...] that share an index, [size, ...], in float32 at least."""
     dtype = wide(values.dtype)
@@ -119,6 +94,12 @@ def sum_by_index(values: Tensor, index: Tensor, size: int) -> Tensor:
 def wide(dtype: torch.dtype) -> torch.dtype:
     """The dtype that geometry, norms, attention and sums are computed in: float32 at least."""
     return torch.promote_types(dtype, torch.float32)
+
+
+def compute_dtype(like: Tensor) -> torch.dtype:
+    """The precision of products: autocast's where it is on, else that of the tensor."""
+    device = like.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
 
 
 def pass_messages(nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeights, form: Form) -> Messages:

@@ -19,14 +19,16 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx, once_differentiable
 
 from src.visnet.chunked_kernels import EAGER, chunks
+from src.visnet.edge_rows import EdgeRows
+from src.visnet.kernels import Kernels
 from src.visnet.message_passing import (
     Edges,
     EdgeWeights,
     Form,
-    Kernels,
     Messages,
     Nodes,
     ReadFeature,
+    compute_dtype,
     pass_messages,
     rejection_product,
     sum_by_index,
@@ -51,21 +53,6 @@ class Layer(Protocol):
     def updated_feature(self, feature: Tensor, product: Tensor) -> Tensor: ...
 
     def change(self, vec: Tensor | None, scalar_sum: Tensor) -> tuple[Tensor, Tensor | None]: ...
-
-
-class EdgeRows(NamedTuple):
-    """A function of what each edge reads from its atoms; no other tensor in it has a gradient but the parameters."""
-
-    make: Callable[[Tensor, slice], Tensor]  # (x summed over the ends [C, F], edges of the chunk) -> rows [C, F]
-    ends: tuple[Tensor, ...]  # one or two indices [E] of atoms
-    parameters: tuple[Tensor, ...]
-
-    def __call__(self, x: Tensor, chunk: slice = slice(None)) -> Tensor:
-        return self.make(self.gathered(x, chunk), chunk)
-
-    def gathered(self, x: Tensor, chunk: slice) -> Tensor:
-        first, *others = (x.index_select(0, end[chunk]) for end in self.ends)
-        return sum(others, first)
 
 
 class Plain:
@@ -99,11 +86,11 @@ class Fast:
 
     def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
         self.edges, self.kernels = edges, kernels
-        self.feature = _EdgeRows.apply(first, kernels, None, False, x, *first.parameters)
+        self.feature = _made(first, None, x, kernels)
 
     @staticmethod
     def summed(rows: EdgeRows, x: Tensor, target: Tensor, kernels: Kernels = EAGER) -> Tensor:
-        return _EdgeRows.apply(rows, kernels, target, False, x, *rows.parameters)
+        return _made(rows, target, x, kernels)
 
     def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
         where = layer, self.edges, None, self.kernels
@@ -160,12 +147,6 @@ class Replay(NamedTuple):
             return feature
 
         return read
-
-
-def compute_dtype(like: Tensor) -> torch.dtype:
-    """The precision of products: autocast's where it is on, else that of the tensor."""
-    device = like.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
 
 
 class _EdgeRows(torch.autograd.Function):
@@ -249,8 +230,9 @@ class _Layer(torch.autograd.Function):
     def backward(
         ctx: FunctionCtx, grad_x: Tensor | None, grad_vec: Tensor | None, grad_feature: Tensor | None
     ) -> tuple:
-        source, target, direction, envelope, x, vec, scalar_sum, *kept = ctx.saved_tensors
-        edges, layer = Edges(source, target, direction, envelope), ctx.layer
+        num_fields = len(Edges._fields)
+        edges, layer = Edges(*ctx.saved_tensors[:num_fields]), ctx.layer
+        x, vec, scalar_sum, *kept = ctx.saved_tensors[num_fields:]
         parameters = list(layer.parameters())
         with torch.enable_grad(), ctx.autocast():
             x, vec, scalar_sum = map(_leaf, (x, vec, scalar_sum))
@@ -261,9 +243,9 @@ class _Layer(torch.autograd.Function):
         if grad_sum is None:
             grad_sum = torch.zeros_like(scalar_sum)
         if grad_vec is None:
-            grad_vec = scalar_sum.new_zeros((len(x), direction.shape[-1], x.shape[-1]))
+            grad_vec = scalar_sum.new_zeros((len(x), edges.direction.shape[-1], x.shape[-1]))
         if grad_feature is None and layer.updates_edges:
-            grad_feature = x.new_zeros((len(source), x.shape[-1]), dtype=ctx.dtype)
+            grad_feature = x.new_zeros((len(edges.source), x.shape[-1]), dtype=ctx.dtype)
         with ctx.autocast():
             read = kept[0].__getitem__ if ctx.replay is None else ctx.replay.reader(edges, kept)
             grad_nodes, grad_feature, grad_weights = ctx.kernels.gradients(
@@ -278,6 +260,12 @@ class _Layer(torch.autograd.Function):
             grad_nodes.vec.add_(grad_normed)
         of_x, of_vec, *of_edges = _gradients((*nodes, *weights), (*grad_nodes, *grad_weights), [x, vec, *parameters])
         return None, None, None, None, of_x, of_vec, grad_feature, *map(_sum, of_change, of_edges)
+
+
+def _made(rows: EdgeRows, target: Tensor | None, x: Tensor, kernels: Kernels) -> Tensor:
+    """The rows [E, F], or their sums [N, F] at their targets."""
+    made = kernels.edge_rows(rows, x)
+    return _EdgeRows.apply(rows, kernels, target, False, x, *rows.parameters) if made is None else made
 
 
 def _row_chunks(num_edges: int, x: Tensor, kernels: Kernels) -> Iterator[slice]:

@@ -1,12 +1,17 @@
+import sys
 import time
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 
+from src.graph import Batch
 from src.hardware import compilation
 from src.hardware.compilation import fastest_kernels
 from src.model import AffinityModel, build_model
 from src.visnet.chunked_kernels import EAGER, ChunkedKernels
+from src.visnet.kernels import Kernels
 from src.visnet.message_passing import EdgeWeights
 from tests.synthetic import random_batch, tiny_settings
 
@@ -31,8 +36,11 @@ def slowed(kernels: ChunkedKernels) -> ChunkedKernels:
     return ChunkedKernels(*map(wait, kernels))
 
 
-def choose(model: AffinityModel, num_steps: int | None = 10**9) -> ChunkedKernels:
-    return fastest_kernels(model, BATCHES, num_steps=num_steps, device=CPU, precision=torch.float32)
+def choose(model: AffinityModel, num_steps: int = 10**9, earlier: str | None = None) -> Kernels:
+    common = {"device": CPU, "precision": torch.float32}
+    name, kernels = fastest_kernels(model, BATCHES, num_steps=num_steps, earlier=earlier, **common)
+    assert (name == "plain") == (kernels is compilation.EAGER)
+    return kernels
 
 
 def test_the_faster_kernels_are_taken(model, monkeypatch, caplog):
@@ -46,7 +54,7 @@ def test_the_faster_kernels_are_taken(model, monkeypatch, caplog):
     monkeypatch.setattr(compilation, "compiled_kernels", lambda: plain)
     assert choose(model) is compiled
     assert "no faster here" in caplog.text
-    assert choose(model, num_steps=None) is plain  # as the run did that goes on
+    assert choose(model, earlier="compiled") is plain  # as the run did that goes on
 
 
 def test_a_short_training_is_not_compiled(model, monkeypatch):
@@ -59,8 +67,8 @@ def test_without_a_compiler_the_plain_kernels_are_used_and_it_is_said(model, mon
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
 
     monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(no_compiler, no_compiler))
-    for num_steps in (10**9, None):
-        assert choose(model, num_steps) is EAGER
+    for earlier in (None, "compiled"):
+        assert choose(model, earlier=earlier) is EAGER
     assert (
         caplog.messages
         == [
@@ -71,14 +79,16 @@ def test_without_a_compiler_the_plain_kernels_are_used_and_it_is_said(model, mon
     )
 
 
+def scaled_gradient(factor, *arguments):
+    nodes, feature, weights = EAGER.gradient_chunk(*arguments)
+    return nodes, feature, EdgeWeights(*(factor * weight for weight in weights))
+
+
 @pytest.mark.parametrize("factor", [1.1, float("nan")])
 def test_kernels_with_other_gradients_are_refused(factor, model, monkeypatch, caplog):
-    def wrong(*arguments):
-        nodes, feature, weights = EAGER.gradient_chunk(*arguments)
-        return nodes, feature, EdgeWeights(*(factor * weight for weight in weights))
-
+    wrong = partial(scaled_gradient, factor)
     monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(EAGER.message_chunk, wrong))
-    assert choose(model, num_steps=None) is EAGER
+    assert choose(model, earlier="compiled") is EAGER
     assert "gradients would differ" in caplog.text
 
 
@@ -104,6 +114,58 @@ def test_trying_changes_nothing(model, monkeypatch):
     assert model.representation.kernels is EAGER
 
 
+@pytest.fixture
+def on_a_card(model: AffinityModel, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Chooses as on a CUDA GPU, where batches stay on the CPU and the given kernels stand for Triton's."""
+
+    def choose_on_card(by_triton: Kernels | None, plain: Kernels = EAGER, **more: object) -> str:
+        monkeypatch.setattr(compilation, "triton_kernels", lambda _model: by_triton)
+        monkeypatch.setattr(compilation, "EAGER", plain)
+        monkeypatch.setattr(Batch, "to", lambda batch, _device: batch)
+        common = {"num_steps": 1, "device": torch.device("cuda"), "precision": torch.float32}
+        return fastest_kernels(model, BATCHES, **common, **more)[0]
+
+    return choose_on_card
+
+
+def test_triton_is_taken_on_a_card_however_short_the_run_is(on_a_card, model, caplog):
+    caplog.set_level("INFO")
+    by_triton = ChunkedKernels(*EAGER)
+    assert on_a_card(by_triton, slowed(EAGER)) == "triton"
+    assert "message passing is by Triton" in caplog.text
+    assert on_a_card(slowed(EAGER)) == "plain"
+    assert "message passing is not by Triton: that is no faster here" in caplog.text
+    assert on_a_card(None, slowed(EAGER)) == "plain"
+    model.representation.message_passing = "lean"
+    assert on_a_card(by_triton, slowed(EAGER)) == "plain"
+
+
+def test_triton_is_not_taken_where_it_fails_or_differs(on_a_card, caplog):
+    def fails(*_):
+        raise RuntimeError("PTX compilation failed")
+
+    assert on_a_card(ChunkedKernels(fails, fails), slowed(EAGER)) == "plain"
+    assert "message passing is not by Triton, training is slower: RuntimeError: PTX compilation failed" in caplog.text
+    assert on_a_card(ChunkedKernels(EAGER.message_chunk, partial(scaled_gradient, 2.0)), slowed(EAGER)) == "plain"
+    assert "message passing is not by Triton: gradients would differ" in caplog.text
+
+
+def test_a_run_by_triton_goes_on_by_triton_if_it_can(on_a_card):
+    assert on_a_card(slowed(EAGER), earlier="triton") == "triton"
+    assert on_a_card(None, slowed(EAGER), earlier="triton") == "plain"
+
+
+@pytest.mark.parametrize(("changes", "reason"), [({"hidden_channels": 48}, "powers of two"), ({}, "triton halted")])
+def test_without_triton_it_is_said_why(changes, reason, caplog, monkeypatch):
+    caplog.set_level("INFO")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    monkeypatch.delitem(sys.modules, "src.visnet.triton_kernels", raising=False)
+    model = build_model(tiny_settings(**changes)).representation
+    assert compilation.triton_kernels(model) is None
+    assert "no Triton kernels" in caplog.text
+    assert reason in caplog.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lmax", [1, 2])
@@ -111,5 +173,6 @@ def test_compiled_kernels_compute_the_same(lmax, precision, caplog):
     """Needs a compiler; compiles for a minute."""
     caplog.set_level("INFO")
     model = build_model(tiny_settings(num_layers=4, lmax=lmax))
-    kernels = fastest_kernels(model, BATCHES, num_steps=None, device=CPU, precision=precision)
+    common = {"device": CPU, "precision": precision}
+    _, kernels = fastest_kernels(model, BATCHES, num_steps=1, earlier="compiled", **common)
     assert kernels is not EAGER, caplog.text

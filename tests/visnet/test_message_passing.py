@@ -15,6 +15,7 @@ from src.visnet.message_passing import (
     rejection_product,
     sum_by_index,
 )
+from tests.synthetic import random_edge_operation
 
 DOUBLE = torch.float64
 
@@ -115,27 +116,6 @@ def test_updated_features_by_hand():
     assert messages.feature.tolist() == [[pytest.approx(7 + silu(2.0) * 14)]]
 
 
-def random_case(*, lmax, first=False, updates=False, num_atoms=5, num_edges=23, channels=6, dtype=DOUBLE):
-    """Nodes, features, edges and weights with nothing at zero."""
-    draw = torch.Generator().manual_seed(4)
-
-    def random(*shape):
-        return torch.randn(shape, dtype=dtype, generator=draw)
-
-    size = 3 if lmax == 1 else 8
-    vec = None if first else random(num_atoms, size, channels)
-    ends = [random(num_atoms, size, channels) for _ in range(2)] if updates else [None, None]
-    nodes = Nodes(random(num_atoms, channels), random(num_atoms, 2 * channels), vec, *ends)
-    target = torch.sort(torch.randint(0, num_atoms, (num_edges,), generator=draw)).values
-    source = torch.randint(0, num_atoms, (num_edges,), generator=draw)
-    unit = torch.nn.functional.normalize(random(num_edges, 3), dim=-1)
-    envelope = torch.rand((num_edges, 1), dtype=dtype, generator=draw)
-    edges = Edges(source, target, spherical_harmonics(unit, lmax), envelope)
-    filters, gates = (3 if updates else 2) * channels, (1 if first else 2) * channels
-    weights = EdgeWeights(random(filters, channels), random(filters), random(gates, channels), random(gates))
-    return nodes, random(num_edges, channels), edges, weights
-
-
 CASES = [
     pytest.param(lmax, first, updates, corrected, id=f"lmax{lmax}-{name}-{'corrected' if corrected else 'published'}")
     for lmax in (1, 2)
@@ -146,7 +126,9 @@ CASES = [
 
 @pytest.mark.parametrize(("lmax", "first", "updates", "corrected"), CASES)
 def test_written_out_gradient_equals_finite_differences(lmax, first, updates, corrected):
-    nodes, feature, edges, weights = random_case(lmax=lmax, first=first, updates=updates, num_edges=7, channels=4)
+    nodes, feature, edges, weights = random_edge_operation(
+        lmax=lmax, first=first, updates=updates, num_edges=7, channels=4
+    )
     form = Form(2, corrected)
     given = [t for t in (*nodes, feature, *weights) if t is not None]
 
@@ -173,7 +155,7 @@ def test_written_out_gradient_equals_finite_differences(lmax, first, updates, co
 
 @pytest.mark.parametrize("longest", [1, 5, 22, 23, 1000])
 def test_chunks_do_not_change_the_result(longest, monkeypatch):
-    nodes, feature, edges, weights = random_case(lmax=1, updates=True)
+    nodes, feature, edges, weights = random_edge_operation(lmax=1, updates=True)
     monkeypatch.setitem(CHUNK_ELEMENTS, "cpu", longest * feature.shape[-1])
     form = Form(3, True)
     whole = pass_messages(nodes, feature, edges, weights, form)
@@ -191,7 +173,7 @@ def test_chunks_do_not_change_the_result(longest, monkeypatch):
 
 
 def test_no_edge_at_all():
-    nodes, feature, edges, weights = random_case(lmax=1, updates=True, num_edges=0)
+    nodes, feature, edges, weights = random_edge_operation(lmax=1, updates=True, num_edges=0)
     messages = EAGER.messages(nodes, feature.__getitem__, edges, weights, Form(2, True), updated=feature)
     assert (messages.scalar == 0).all()
     assert (messages.vector == 0).all()
@@ -199,7 +181,7 @@ def test_no_edge_at_all():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_keeps_sums_in_float32(dtype):
-    nodes, feature, edges, weights = random_case(lmax=1, updates=True, dtype=torch.float32)
+    nodes, feature, edges, weights = random_edge_operation(lmax=1, updates=True, dtype=torch.float32)
     exact = pass_messages(nodes, feature, edges, weights, Form(3, True))
     low = EdgeWeights(*(t.to(dtype) for t in weights))
     rough = pass_messages(nodes, feature.to(dtype), edges, low, Form(3, True))

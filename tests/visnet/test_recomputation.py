@@ -5,9 +5,10 @@ from torch import Tensor
 from src.graph import Batch
 from src.model import ViSNet, build_model
 from src.visnet.chunked_kernels import CHUNK_ELEMENTS
+from src.visnet.edge_rows import EdgeRows, RadialBasis
 from src.visnet.geometry import spherical_harmonics
 from src.visnet.message_passing import Edges
-from src.visnet.recomputation import MODES, EdgeRows
+from src.visnet.recomputation import MODES
 from tests.synthetic import batch_of, in_double, random_batch, random_complex, scattered, tiny_settings
 
 RECOMPUTING = sorted(set(MODES) - {"plain"})
@@ -129,14 +130,19 @@ def test_gradients_of_positions_take_the_plain_road(mode):
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_sums_at_targets_by_hand(mode):
     edges = Edges(torch.tensor([1, 2, 0]), torch.tensor([0, 0, 2]), torch.zeros(3, 3), torch.ones(3, 1))
-    factor = torch.nn.Parameter(torch.tensor([[1.0], [2.0], [5.0]]))
-    rows = EdgeRows(lambda source, chunk: source * factor[chunk], (edges.source,), (factor,))
+    basis = RadialBasis(*[torch.empty(0)] * 4, values=torch.tensor([[1.0], [2.0], [5.0]]))
+    weight, by_kind = torch.nn.Linear(1, 1), torch.nn.Embedding(2, 1)
+    for parameter, value in zip((weight.weight, weight.bias, by_kind.weight), (2.0, -3.0, 3.0), strict=True):
+        torch.nn.init.constant_(parameter, value)  # filters are 2, 4 and 10
+    rows = EdgeRows(edges, basis, torch.tensor([0, 1, 1]), weight, by_kind, of_both_ends=False)
     x = torch.tensor([[3.0], [4.0], [10.0]], requires_grad=True)
     total = MODES[mode].summed(rows, x, edges.target)
-    assert total.tolist() == [[4 * 1 + 10 * 2], [0.0], [3 * 5]]
+    assert total.tolist() == [[4 * 2 + 10 * 4], [0.0], [3 * 10]]
     (total * torch.tensor([[1.0], [1.0], [7.0]])).sum().backward()
-    assert x.grad.tolist() == [[5 * 7], [1.0], [2.0]]
-    assert factor.grad.tolist() == [[4.0], [10.0], [3 * 7]]
+    assert x.grad.tolist() == [[10 * 7], [2.0], [4.0]]
+    assert weight.weight.grad.item() == 4 * 1 + 10 * 2 + 3 * 7 * 5
+    assert weight.bias.grad.item() == 4 + 10 + 3 * 7
+    assert by_kind.weight.grad.tolist() == [[4.0], [10 + 3 * 7]]
 
 
 @pytest.mark.parametrize("mode", sorted(MODES))
