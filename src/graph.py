@@ -182,7 +182,7 @@ class Batch:
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))
 
     def pin_memory(self) -> Batch:
-        """Called by torch's DataLoader when it pins batches for a GPU."""
+        """In memory that a GPU copies from by itself, while the program goes on."""
         return self._each(Tensor.pin_memory)
 
     def _each(self, move: Callable[[Tensor], Tensor]) -> Batch:

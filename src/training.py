@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from itertools import islice
 from signal import Signals
@@ -155,8 +156,9 @@ class Trainer:
     def _train_epoch(self, batches: Iterable[Batch], stop: StopSignals | AgreedSignals) -> None:
         """Go through what is left of the epoch, or until a signal comes."""
         progress, steps = self.progress, self.settings.gradient_accumulation_steps
-        batches, num_batches, is_main = iter(batches), self.num_batches[progress.epoch], self.world.is_main
+        num_batches, is_main = self.num_batches[progress.epoch], self.world.is_main
         with (
+            closing(batch for batch in batches) as batches,  # so that an error, too, ends what makes them
             progress_bar(progress, num_batches, self.settings.epochs, shown=is_main) as bar,
             step_profiler(self.output, progress.step, wanted=is_main) as profiler,
         ):

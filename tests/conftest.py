@@ -11,6 +11,7 @@ import gc
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,6 +67,26 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     before = _stamps(run.folder)
     yield run
     assert _stamps(run.folder) == before
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
+    """Batches go to a CUDA GPU as if it were there; the thread that pinned each, and the GPU that is current in it."""
+    import torch
+
+    from src.graph import Batch
+
+    current = threading.local()
+    found: list[tuple[str, int]] = []
+
+    def pin(batch: Batch) -> Batch:
+        found.append((threading.current_thread().name, current.number))
+        return batch
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: setattr(current, "number", number))
+    monkeypatch.setattr(Batch, "pin_memory", pin)
+    return found
 
 
 def _stamps(folder: Path) -> dict[Path, tuple[int, int]]:

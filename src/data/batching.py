@@ -86,9 +86,7 @@ def batch_counts(sizes: np.ndarray, batch_size: int, budget: Budget, *, seed: in
     return [len(epoch_batches(sizes, batch_size, budget, seed=seed, epoch=epoch)) for epoch in range(epochs)]
 
 
-def make_loader(
-    examples: Sequence[Example], batches: Sequence[Sequence[int]], *, num_workers: int = 0, pin_memory: bool = False
-) -> DataLoader:
+def make_loader(examples: Sequence[Example], batches: Sequence[Sequence[int]], *, num_workers: int = 0) -> DataLoader:
     """A loader of the given batches in the given order.
 
     It has a generator of its own: without one, iterating draws from torch's global random numbers, and a
@@ -99,16 +97,14 @@ def make_loader(
         batch_sampler=batches,  # type: ignore[arg-type]
         collate_fn=collate,
         num_workers=num_workers,
-        pin_memory=pin_memory,
         generator=torch.Generator().manual_seed(0),
         worker_init_fn=leave_signals_to_parent if num_workers else None,
     )
 
 
-def in_order(examples: Sequence[Example], batch_size: int, budget: Budget = NO_LIMIT, **options: object) -> DataLoader:
+def in_order(examples: Sequence[Example], batch_size: int, budget: Budget = NO_LIMIT) -> DataLoader:
     """A loader that goes through the examples once, as they stand."""
-    batches = _cut(np.arange(len(examples)), graph_sizes(examples), batch_size, budget)
-    return make_loader(examples, batches, **options)  # type: ignore[arg-type]
+    return make_loader(examples, _cut(np.arange(len(examples)), graph_sizes(examples), batch_size, budget))
 
 
 def collate(examples: Sequence[Example], *, with_edges: bool = True) -> Batch:

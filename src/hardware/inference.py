@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from src.data.prefetching import made_ahead
 from src.graph import Batch
 from src.hardware.device import autocast
 from src.hardware.out_of_memory import (
@@ -54,7 +55,7 @@ def predict_batches(
             predicted.append(model(batch.to(device)).float().cpu().numpy())
 
     limit = None
-    for batch in batches:
+    for batch in made_ahead(batches, device):
         parts = parts_within(batch, limit)
         while parts:
             fault = memory_fault(predict, parts[0])

@@ -24,6 +24,7 @@ from src.data.batching import (
     warn_of_oversized,
 )
 from src.data.dataset import Dataset, DatasetError, Example
+from src.data.prefetching import made_ahead
 from src.evaluation.findings import Split, split_json
 from src.graph import Batch
 from src.hardware.compilation import fastest_kernels, kernels_named
@@ -275,11 +276,11 @@ def make_loaders(
 
     def train_batches(epoch: int, first_batch: int) -> Iterable[Batch]:
         batches = epoch_batches(sizes, training.batch_size, budget, seed=training.seed, epoch=epoch)
-        return make_loader(
+        loader = make_loader(
             ShownExamples(train, augmentation, epoch),
             [_share(batch, sizes, world) for batch in batches[first_batch:]],
             num_workers=training.loader_num_workers,
-            pin_memory=device.type == "cuda",
         )
+        return made_ahead(loader, device, num_ahead=training.gradient_accumulation_steps)
 
     return train_batches, in_order(world.every(dataset.judged(split["validation"])), training.batch_size, budget)

@@ -12,13 +12,14 @@ from src.run.trainer_setup import RunPlan, make_loaders, num_processes, train
 from src.system.distributed import ALONE
 from tests.complexes import small_settings
 from tests.synthetic import random_complex
+from tests.training_runs import assert_same
 
 
-def loaders(folder: Path, num_workers: int) -> tuple[list[Example], tuple]:
+def loaders(folder: Path, num_workers: int, device: str = "cpu") -> tuple[list[Example], tuple]:
     settings = small_settings(folder, loader_num_workers=num_workers, coordinate_noise=0.1)
     examples = [Example(random_complex(seed), 6.0) for seed in range(4)]
     dataset = SimpleNamespace(subset=lambda codes: examples[:3], judged=lambda codes: examples[3:])
-    return examples, make_loaders(settings, dataset, {"train": [], "validation": []}, torch.device("cpu"))
+    return examples, make_loaders(settings, dataset, {"train": [], "validation": []}, torch.device(device))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -45,6 +46,13 @@ def test_training_sees_other_positions_in_each_epoch_and_validation_the_measured
         assert not torch.equal(pos, second[code])
     (batch,) = validation
     assert torch.equal(batch.pos, examples[3].graph.pos)
+
+
+def test_for_a_gpu_a_thread_makes_the_batches_of_a_training(tmp_path: Path, pinned: list) -> None:
+    (_, (here, _)), (_, (by_thread, _)) = loaders(tmp_path, 0), loaders(tmp_path, 0, "cuda")
+    for one, other in zip(by_thread(1, 0), here(1, 0), strict=True):
+        assert_same(vars(one), vars(other))
+    assert {name for name, _ in pinned} == {"made-ahead_0"}
 
 
 @pytest.mark.parametrize(
