@@ -77,8 +77,19 @@ FEATURE_COLUMN = {name: column for column, name in enumerate(NODE_FEATURES)}
 BOND_CUTOFF = 3.0  # Å; longer than any covalent bond, so the envelope of a bond edge never ends inside one
 
 
+class _Sent:
+    """Goes to another process as arrays: torch makes a file of each tensor, at twenty times the cost."""
+
+    def __getstate__(self) -> dict[str, object]:
+        return {name: one.numpy() if isinstance(one, Tensor) else one for name, one in vars(self).items()}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        tensors = {name: torch.from_numpy(one) for name, one in state.items() if isinstance(one, np.ndarray)}
+        vars(self).update(state | tensors)
+
+
 @dataclass(frozen=True, eq=False)  # compared by identity: tensors have no single truth value
-class DirectedEdges:
+class DirectedEdges(_Sent):
     """Every pair of a complex both ways, sorted by target: 4 bytes an edge, so that those of 20,000 stay in memory.
 
     The targets are the numbers of edges that end at each atom. At one target stand the pairs that name it second,
@@ -92,7 +103,7 @@ class DirectedEdges:
 
 
 @dataclass(frozen=True, eq=False)
-class ComplexGraph:
+class ComplexGraph(_Sent):
     """One complex as the cache stores it: ligand atoms first, then pocket atoms, every undirected pair once.
 
     The protein, ligand and interaction graphs share one numbering of atoms. Pairs of one kind are sorted.

@@ -162,7 +162,11 @@ class _Work:
 
     def __call__(self, chunk: Sequence[Pose]) -> list[Prediction] | list[PoseGraphs]:
         read = self.reader.read(chunk, is_all=len(chunk) == self.num_all)
-        return read if self.network_here else self._own_ensemble().predict(chunk, read)
+        if not self.network_here:
+            return self._own_ensemble().predict(chunk, read)
+        for graph in (graph for one in read for graph in one.graphs):
+            _ = graph.edges  # made by each worker, and not by the one process that feeds the network
+        return read
 
     def finish(self, chunk: Sequence[Pose], answer: list) -> list[Prediction]:
         """The predictions, from what a worker answered."""

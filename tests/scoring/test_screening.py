@@ -83,6 +83,7 @@ def test_with_a_gpu_the_network_runs_in_this_process(
     chunk = list(poses(12))
     read = elsewhere(chunk)
     assert all(isinstance(one, PoseGraphs) for one in read)
+    assert all("edges" in vars(graph) for one in read for graph in one.graphs)
     assert_same(list(zip(chunk, work.finish(chunk, read), strict=True)), list(screen(ensemble, poses(12), HERE)))
 
 
