@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -25,7 +26,6 @@ from src.hardware.out_of_memory import (
 log = logging.getLogger(__name__)
 
 
-@torch.no_grad()
 def predict_batches(
     model: nn.Module,
     batches: Iterable[Batch],
@@ -36,7 +36,8 @@ def predict_batches(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and measured pK of every complex, in the order of the batches, each [number of complexes].
 
-    A model that answers [G, columns] gives so many numbers of each complex in place of its pK.
+    A model that answers [G, columns] gives so many numbers of each complex in place of its pK. The device is waited
+    for once, at the end.
 
     A batch that does not fit into memory is run in parts, and so are those after it that are as large.
 
@@ -47,12 +48,28 @@ def predict_batches(
     Raises:
         TooLargeError: naming a complex that does not fit even alone.
     """
+    return begin_prediction(model, batches, device, precision, left_out=left_out)()
+
+
+@torch.no_grad()
+def begin_prediction(
+    model: nn.Module,
+    batches: Iterable[Batch],
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    *,
+    left_out: list[int] | None = None,
+) -> Callable[[], tuple[np.ndarray, np.ndarray]]:
+    """`predict_batches` in two parts: all is given to the device, whose numbers are read when the answer is called.
+
+    Memory runs out in the first part: it is reserved when an operation is given to the device, not when it is done.
+    """
     model.eval()
     predicted, measured = [], [np.zeros(0, dtype=np.float32)]
 
     def predict(batch: Batch) -> None:
         with autocast(device, precision):
-            predicted.append(model(batch.to(device)).float().cpu().numpy())
+            predicted.append(model(batch.to(device)).float())
 
     limit = None
     for batch in made_ahead(batches, device):
@@ -74,8 +91,12 @@ def predict_batches(
                 raise TooLargeError(f"{size} does not fit into memory: {fault}")
             log.warning("left out, %s does not fit into memory: %s", size, fault)
             left_out.append(sum(map(len, predicted)))
-            predicted.append(np.full(1, np.nan, dtype=np.float32))
+            predicted.append(torch.full((1,), math.nan, device=device))
         measured.append(batch.pk.numpy())
-    shape = next((part.shape[1:] for part in predicted if part.ndim > 1), ())
-    alike = [part if part.ndim > len(shape) else np.full((1, *shape), np.nan, dtype=np.float32) for part in predicted]
-    return np.concatenate([np.zeros((0, *shape), dtype=np.float32), *alike]), np.concatenate(measured)
+
+    def read() -> tuple[np.ndarray, np.ndarray]:
+        shape = next((part.shape[1:] for part in predicted if part.dim() > 1), ())
+        alike = [part if part.dim() > len(shape) else part.new_full((1, *shape), math.nan) for part in predicted]
+        return torch.cat([torch.zeros((0, *shape), device=device), *alike]).cpu().numpy(), np.concatenate(measured)
+
+    return read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from itertools import islice
@@ -22,7 +22,7 @@ from src.data_processing import DATA_PROCESSING_VERSION, other_version_text
 from src.evaluation.calibration import Calibration, read_calibration
 from src.gaussian_process.joined_model import JUDGED, Judge, ScoringModel, join_stored
 from src.hardware.device import choose_device
-from src.hardware.inference import predict_batches
+from src.hardware.inference import begin_prediction
 from src.model import ModelError, rebuild_model
 from src.scoring.pose_graphs import PoseGraphs, PoseReader
 from src.scoring.poses import Pose, iter_poses
@@ -111,24 +111,31 @@ class Ensemble:
 
     def predict(self, poses: Sequence[Pose], read: Sequence[PoseGraphs]) -> list[Prediction]:
         """A prediction for each of the poses, which need not fit into memory together."""
-        graphs = [graph for one in read for graph in one.graphs]
-        table, too_large = self._scores([Example(graph, math.nan) for graph in graphs])
-        predictions, place = [], 0
-        for pose, one in zip(poses, read, strict=True):
-            mine = slice(place, place + len(one.graphs))
-            failure = one.failure or _fault(one, table[:, mine], place in too_large)
-            predictions.append(self._prediction(pose, one, table[:, mine], failure))
-            place = mine.stop
+        return self.begin(poses, read)()
+
+    def begin(self, poses: Sequence[Pose], read: Sequence[PoseGraphs]) -> Callable[[], list[Prediction]]:
+        """`predict`, whose predictions are asked for when a GPU has had time to make them."""
+        scores = self._begin_scores([Example(graph, math.nan) for one in read for graph in one.graphs])
+
+        def predictions() -> list[Prediction]:
+            (table, too_large), found, place = scores(), [], 0
+            for pose, one in zip(poses, read, strict=True):
+                mine = slice(place, place + len(one.graphs))
+                failure = one.failure or _fault(one, table[:, mine], place in too_large)
+                found.append(self._prediction(pose, one, table[:, mine], failure))
+                place = mine.stop
+            return found
+
         return predictions
 
-    def _scores(self, examples: Sequence[Example]) -> tuple[np.ndarray, set[int]]:
+    def _begin_scores(self, examples: Sequence[Example]) -> Callable[[], tuple[np.ndarray, set[int]]]:
         """What every model says, [models, examples, len(JUDGED)], NaN where memory is short; the places of those."""
         if not examples:
-            return np.zeros((len(self.scorers), 0, len(JUDGED))), set()
+            return lambda: (np.zeros((len(self.scorers), 0, len(JUDGED))), set())
         budget = Budget(max_atoms=MAX_ATOMS_PER_BATCH.get(self.device.type, MAX_ATOMS_PER_BATCH["cpu"]))
         batches, left_out = list(in_order(examples, len(examples), budget)), []
-        rows = [predict_batches(Judge(model), batches, self.device, left_out=left_out)[0] for model in self.models]
-        return np.stack(rows).astype(np.float64), set(left_out)
+        begun = [begin_prediction(Judge(model), batches, self.device, left_out=left_out) for model in self.models]
+        return lambda: (np.stack([read()[0] for read in begun]).astype(np.float64), set(left_out))
 
     def _prediction(self, pose: Pose, one: PoseGraphs, table: np.ndarray, failure: str) -> Prediction:
         where = {"protein_file": str(pose.protein), "ligand_file": str(pose.ligand), "molecule": pose.number}

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import heapq
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -37,6 +37,8 @@ MEMORY_GB = 12.0  # memory of a worker
 MAX_WORKERS = 16
 BATCH_SIZE = {"cpu": 8, "cuda": 64}  # poses; larger batches leave the cache of a CPU
 MODELLED_BATCH_SIZE = 2  # molecules, each of which takes a second or more to pose
+
+_Begun = tuple[int, Sequence[Pose], Callable[[], list]]  # number of a chunk, chunk, what gives its predictions
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,10 @@ def _run(work: _Work, poses: Iterable[Pose], options: ScreeningOptions) -> Itera
     chunks = _chunks(chain(first, poses), size)
     work.num_all, work.network_here = num_all, work.network_here or not num_workers
     if num_workers:
-        done = _in_order(_supervised(work, chunks, num_workers, size * num_graphs, forked=num_all is not None))
+        begun = _supervised(work, chunks, num_workers, size * num_graphs, forked=num_all is not None)
     else:
-        done = ((chunk, work.finish(chunk, work(chunk))) for chunk in chunks)
-    for chunk, predictions in done:
+        begun = ((number, chunk, work.begin(chunk, work(chunk))) for number, chunk in enumerate(chunks))
+    for chunk, predictions in _in_order(_done(begun, num_late=int(device != "cpu"))):
         for pose, prediction in zip(chunk, predictions, strict=True):
             if prediction.modelled:
                 pose, prediction = replace(pose, record=prediction.modelled), replace(prediction, modelled=None)
@@ -168,9 +170,9 @@ class _Work:
             _ = graph.edges  # made by each worker, and not by the one process that feeds the network
         return read
 
-    def finish(self, chunk: Sequence[Pose], answer: list) -> list[Prediction]:
-        """The predictions, from what a worker answered."""
-        return self.ensemble.predict(chunk, answer) if self.network_here else answer
+    def begin(self, chunk: Sequence[Pose], answer: list) -> Callable[[], list[Prediction]]:
+        """What gives the predictions, from what a worker answered; a GPU works on them from now on."""
+        return self.ensemble.begin(chunk, answer) if self.network_here else lambda: answer
 
     def lost(self, pose: Pose, reason: str) -> Prediction:
         """What is said of a pose that took its worker with it."""
@@ -187,8 +189,8 @@ class _Work:
 class _Reading(_Work):
     """What a worker does where only graphs are wanted."""
 
-    def finish(self, chunk: Sequence[Pose], answer: list) -> list[PoseGraphs]:
-        return answer
+    def begin(self, chunk: Sequence[Pose], answer: list) -> Callable[[], list[PoseGraphs]]:
+        return lambda: answer
 
     def lost(self, pose: Pose, reason: str) -> PoseGraphs:
         return PoseGraphs(pose.name, reason)
@@ -202,8 +204,8 @@ def _alone(work: _Work, chunk: Sequence[Pose]) -> list[Prediction] | list[PoseGr
 
 def _supervised(
     work: _Work, chunks: Iterable[Sequence[Pose]], num_workers: int, num_graphs: int, *, forked: bool
-) -> Iterator[tuple[int, Sequence[Pose], list[Prediction]]]:
-    """(number of the chunk, chunk, predictions) in the order in which workers finish."""
+) -> Iterator[_Begun]:
+    """In the order in which workers finish."""
     num_models = 1 if work.network_here else work.num_models
     timeout_s = POSE_TIMEOUT_S + NETWORK_TIMEOUT_S * num_graphs * num_models
     limits = {"timeout_s": timeout_s, "memory_gb": MEMORY_GB, "forked": forked}
@@ -218,7 +220,7 @@ def _supervised(
     for number, answer in run_supervised(function, tasks(), num_workers=num_workers, **limits):
         chunk = in_work.pop(number)
         if not isinstance(answer, WorkerFault):
-            yield number, chunk, work.finish(chunk, answer)
+            yield number, chunk, work.begin(chunk, answer)
             continue
         found: list = []  # one by one, to blame the pose that did it
         for place, alone in run_supervised(function, [[pose] for pose in chunk], num_workers=1, **limits):
@@ -226,8 +228,20 @@ def _supervised(
             if isinstance(alone, WorkerFault):
                 found.append(work.lost(pose, f"reading or scoring it {alone.reason}"))
             else:
-                found += work.finish([pose], alone)
-        yield number, chunk, found
+                found += work.begin([pose], alone)()
+        yield number, chunk, partial(list, found)
+
+
+def _done(begun: Iterable[_Begun], *, num_late: int) -> Iterator[tuple[int, Sequence[Pose], list[Prediction]]]:
+    """(number of the chunk, chunk, predictions), each read when so many more have begun: a GPU works on those."""
+    waiting: deque[_Begun] = deque()
+    for one in begun:
+        waiting.append(one)
+        if len(waiting) > num_late:
+            number, chunk, predictions = waiting.popleft()
+            yield number, chunk, predictions()
+    for number, chunk, predictions in waiting:
+        yield number, chunk, predictions()
 
 
 def _in_order(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from rdkit import Chem
 
 import src.scoring.pose_graphs as pose_graphs_module
@@ -84,7 +85,27 @@ def test_with_a_gpu_the_network_runs_in_this_process(
     read = elsewhere(chunk)
     assert all(isinstance(one, PoseGraphs) for one in read)
     assert all("edges" in vars(graph) for one in read for graph in one.graphs)
-    assert_same(list(zip(chunk, work.finish(chunk, read), strict=True)), list(screen(ensemble, poses(12), HERE)))
+    assert_same(list(zip(chunk, work.begin(chunk, read)(), strict=True)), list(screen(ensemble, poses(12), HERE)))
+
+
+def test_a_chunk_is_read_when_the_next_one_has_been_given_to_the_gpu(
+    ensemble: Ensemble, poses: Callable[[int], Iterator[Pose]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = {pose.number: prediction for pose, prediction in screen(ensemble, poses(10), HERE)}
+    events: list[tuple[str, int]] = []
+
+    def begin(_self: Ensemble, chunk: Sequence[Pose], _read: Sequence[PoseGraphs]) -> Callable[[], list[Prediction]]:
+        first = chunk[0].number
+        events.append(("begin", first))
+        return lambda: events.append(("read", first)) or [expected[pose.number] for pose in chunk]
+
+    monkeypatch.setattr(Ensemble, "begin", begin)
+    monkeypatch.setattr(Ensemble, "device", torch.device("cuda"))
+    found = list(screen(ensemble, poses(10), ScreeningOptions(4, num_workers=0)))
+    assert_same(found, [(pose, expected[pose.number]) for pose, _ in found])
+    assert [pose.number for pose, _ in found] == list(range(1, 11))
+    assert [kind for kind, _ in events] == ["begin", "begin", "read", "begin", "read", "read"]
+    assert [first for kind, first in events if kind == "read"] == [1, 5, 9]
 
 
 class Deadly(PoseReader):
