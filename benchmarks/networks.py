@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -18,13 +18,28 @@ from src.graph import Batch
 from src.hardware.compilation import compiled_kernels
 from src.model import ViSNet
 from src.settings import ModelSettings
+from src.system.errors import UserError
 from src.visnet.chunked_kernels import EAGER
+from tests.published_visnet import published_forward
 from tests.synthetic import in_double
-from tests.test_model_against_pyg import GivenEdges
 
 PYG = "PyG"
 FORMS = ("plain", "fast", "lean")
 COMPILED_FORMS = ("fast", "lean")
+
+
+def triton_kernels() -> object:
+    from src.visnet.triton_kernels import triton_kernels as make  # where there are none, the other forms go on
+
+    return make()
+
+
+# Form -> mode of message passing, and what makes its kernels; where that raises or gives None, the form is not here.
+OURS: dict[str, tuple[str, Callable[[], object]]] = {
+    **{mode: (mode, lambda: EAGER) for mode in FORMS},
+    **{f"{mode}, compiled": (mode, compiled_kernels) for mode in COMPILED_FORMS},
+    "fast, Triton": ("fast", triton_kernels),
+}
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NEGLIGIBLE = 1e-5  # gradients this much smaller than the largest are rounding of zeros
 
@@ -45,6 +60,10 @@ TOLERANCES = {
 }
 
 
+class NotHereError(UserError):
+    """The kernels of a form cannot be had on this computer."""
+
+
 class DisagreementError(AssertionError):
     """A form does not compute what PyG computes, so there is nothing to compare."""
 
@@ -61,11 +80,8 @@ class Network:
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scalars [N, F] and vectors [N, L, F]."""
         dtype = DTYPES[self.precision]
-        with torch.autocast("cpu", dtype) if dtype else contextlib.nullcontext():
-            if isinstance(self.model, ViSNet):
-                return self.model(batch)
-            self.model.distance = GivenEdges(batch)
-            return self.model(batch.features[:, 0], batch.pos, batch.graph_of_atom)
+        with torch.autocast(batch.pos.device.type, dtype) if dtype else contextlib.nullcontext():
+            return self.model(batch) if isinstance(self.model, ViSNet) else published_forward(self.model, batch)
 
     def step(self, batch: Batch, weights: Sequence[Tensor]) -> None:
         _backward(self.forward(batch), weights)
@@ -75,16 +91,33 @@ class Network:
             self.forward(batch)
 
 
+def set_form(model: ViSNet, form: str) -> None:
+    """Let a network pass messages in one of the forms OURS.
+
+    Raises:
+        NotHereError: its kernels cannot be had.
+    """
+    mode, make_kernels = OURS[form]
+    try:
+        kernels = make_kernels()
+    except Exception as error:  # what is missing, too old or of another kind is found out in as many ways
+        raise NotHereError(f"{type(error).__name__}: {error}") from error
+    if kernels is None:
+        raise NotHereError("its kernels do not run here")
+    model.message_passing, model.kernels = mode, kernels
+
+
+def our_network(ours: ViSNet, form: str, precision: str) -> Network:
+    """A copy of the network in one of the forms OURS. Raises NotHereError."""
+    model = deepcopy(ours)
+    set_form(model, form)
+    return Network(form, model, precision, is_compiled=model.kernels is not EAGER)
+
+
 def make_networks(pair: Pair, precision: str, *, compiled: bool = False) -> list[Network]:
     """PyG's network and every form of ours, each with weights and gradients of its own."""
-    networks = [Network(PYG, pair.theirs, precision)]
-    for form, is_compiled in [*((form, False) for form in FORMS), *((form, True) for form in COMPILED_FORMS)]:
-        if is_compiled and not compiled:
-            continue
-        model = deepcopy(pair.ours)
-        model.message_passing, model.kernels = form, compiled_kernels() if is_compiled else EAGER
-        networks.append(Network(f"{form}, compiled" if is_compiled else form, model, precision, is_compiled))
-    return networks
+    forms = [*FORMS, *(f"{form}, compiled" for form in COMPILED_FORMS if compiled)]
+    return [Network(PYG, pair.theirs, precision), *(our_network(pair.ours, form, precision) for form in forms)]
 
 
 def agreeing_networks(
@@ -97,11 +130,11 @@ def agreeing_networks(
     """
     pair = make_pair(settings)
     weights = output_weights(settings, batch)
-    expected = _outputs_and_gradients(Network(PYG, pair.theirs, "fp32"), pair, batch, weights)
+    expected = _in_common(Network(PYG, pair.theirs, "fp32"), pair, batch, weights)
     networks = make_networks(pair, precision, compiled=compiled)
     errors = {}
     for network in networks:
-        errors[network.name] = error = _errors(_outputs_and_gradients(network, pair, batch, weights), expected)
+        errors[network.name] = error = relative_errors(_in_common(network, pair, batch, weights), expected)
         if not all(value <= most for value, most in zip(error, TOLERANCES[precision], strict=True)):
             raise DisagreementError(f"{network.name}, {precision}, {settings}: {error}")
     return networks, errors
@@ -113,14 +146,14 @@ def precision_errors(settings: ModelSettings, batch: Batch) -> dict[str, dict[st
     weights = output_weights(settings, batch)
     exact = Network("float64", deepcopy(pair.ours).double(), "fp32")
     exact.model.message_passing = "plain"
-    expected = _outputs_and_gradients(exact, pair, in_double(batch), tuple(weight.double() for weight in weights))
+    expected = _in_common(exact, pair, in_double(batch), tuple(weight.double() for weight in weights))
     errors: dict[str, dict[str, float]] = {}
     for precision in DTYPES:
         for network in make_networks(pair, precision):
             if network.name == PYG and settings.vector_norm == "rms":
                 continue  # PyG has no such norm
-            found = _outputs_and_gradients(network, pair, batch, weights)
-            errors.setdefault(network.name, {})[precision] = _errors(found, expected).gradients
+            found = _in_common(network, pair, batch, weights)
+            errors.setdefault(network.name, {})[precision] = relative_errors(found, expected).gradients
     return errors
 
 
@@ -128,16 +161,14 @@ def output_weights(settings: ModelSettings, batch: Batch) -> tuple[Tensor, Tenso
     """Gradients of the outputs, from which a backward pass starts."""
     draw = torch.Generator().manual_seed(3)
     num_atoms, channels, components = len(batch.pos), settings.hidden_channels, (settings.lmax + 1) ** 2 - 1
-    return (
-        torch.randn(num_atoms, channels, generator=draw),
-        torch.randn(num_atoms, components, channels, generator=draw),
-    )
+    shapes = (num_atoms, channels), (num_atoms, components, channels)
+    return tuple(torch.randn(shape, generator=draw).to(batch.pos.device) for shape in shapes)
 
 
-def _outputs_and_gradients(
-    network: Network, pair: Pair, batch: Batch, weights: Sequence[Tensor]
+def outputs_and_gradients(
+    network: Network, batch: Batch, weights: Sequence[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs, and gradients of the parameters that both have and, last, of the positions.
+    """Outputs, and gradients of the parameters and, last, of the positions, all on the CPU.
 
     Two runs: where positions want a gradient, our network takes its plain form.
     """
@@ -146,18 +177,12 @@ def _outputs_and_gradients(
     network.model.zero_grad(set_to_none=True)
     outputs = network.forward(batch)
     _backward(outputs, weights)
-    if network.model is pair.theirs:
-        gradients = gradients_like_ours(pair)
-    else:
-        gradients = shared_rows(pair, {name: each.grad for name, each in network.model.named_parameters()})
-    return [output.detach() for output in outputs], [*gradients, moving.pos.grad]
+    # PyG's first layer has weights that act on vectors, which are zero there, and so gives them no gradient.
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in network.model.parameters()]
+    return [output.detach().cpu() for output in outputs], [one.cpu() for one in (*gradients, moving.pos.grad)]
 
 
-def _backward(outputs: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
-    torch.autograd.backward(outputs, [weight.to(out.dtype) for weight, out in zip(weights, outputs, strict=True)])
-
-
-def _errors(found: tuple[list[Tensor], list[Tensor]], expected: tuple[list[Tensor], list[Tensor]]) -> Errors:
+def relative_errors(found: tuple[list[Tensor], list[Tensor]], expected: tuple[list[Tensor], list[Tensor]]) -> Errors:
     differences = [
         [a.double() - b.double() for a, b in zip(*both, strict=True)] for both in zip(found, expected, strict=True)
     ]
@@ -172,3 +197,19 @@ def _errors(found: tuple[list[Tensor], list[Tensor]], expected: tuple[list[Tenso
         if most > NEGLIGIBLE * scale
     )
     return Errors(outputs, math.sqrt(squares / length), worst)
+
+
+def _in_common(
+    network: Network, pair: Pair, batch: Batch, weights: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """`outputs_and_gradients`, of the parameters those that both networks have."""
+    outputs, gradients = outputs_and_gradients(network, batch, weights)
+    if network.model is pair.theirs:
+        of_parameters = gradients_like_ours(pair)
+    else:
+        of_parameters = shared_rows(pair, {name: each.grad for name, each in network.model.named_parameters()})
+    return outputs, [*(one.cpu() for one in of_parameters), gradients[-1]]
+
+
+def _backward(outputs: Sequence[Tensor], weights: Sequence[Tensor]) -> None:
+    torch.autograd.backward(outputs, [weight.to(out.dtype) for weight, out in zip(weights, outputs, strict=True)])

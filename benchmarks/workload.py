@@ -25,7 +25,7 @@ from src.graph import FEATURE_COLUMN, NODE_FEATURES, Batch, BondType, ComplexGra
 from src.model import ViSNet
 from src.pdbbind.folders import ComplexFiles, locate_complexes
 from src.settings import GraphSettings, ModelSettings
-from tests.test_model_against_pyg import load_from_pyg
+from tests.published_visnet import GivenEdges, load_from_pyg
 
 # Fraction of real complexes with at most so many atoms within 8 Å of the ligand (50 complexes of PDBbind, mean 277).
 ATOM_FRACTIONS, ATOM_COUNTS = (0.0, 0.25, 0.5, 0.75, 0.95, 1.0), (125, 220, 274, 308, 408, 592)
@@ -127,6 +127,7 @@ def make_pair(settings: ModelSettings) -> Pair:
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
+    theirs.distance = GivenEdges()
     ours = ViSNet(settings, corrected=False)
     shared = load_from_pyg(ours, theirs)
     names = {id(parameter): name for name, parameter in ours.named_parameters()}

@@ -2,80 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_geometric.nn.models.visnet import ViSNetBlock
 
-from src.graph import Batch, EdgeKind
+from src.graph import EdgeKind
 from src.model import ViSNet
+from tests.published_visnet import GivenEdges, load_from_pyg, published_forward
 from tests.synthetic import INTERACTION_CUTOFF, random_batch, scattered, tiny_settings
 
 DOUBLE = torch.float64
-
-
-class GivenEdges(nn.Module):
-    """Takes the place of PyG's neighbour search."""
-
-    def __init__(self, batch: Batch) -> None:
-        super().__init__()
-        self.batch = batch
-
-    def forward(self, pos: Tensor, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        difference = pos[self.batch.source] - pos[self.batch.target]
-        # PyG normalises the difference in place, which the gradient of the distance must not see.
-        return (
-            torch.stack([self.batch.source, self.batch.target]),
-            difference.norm(dim=-1),
-            difference.clone(),
-        )
-
-
-def load_from_pyg(ours: ViSNet, theirs: ViSNetBlock) -> list[tuple[Tensor, list[Tensor], slice]]:
-    """Copy PyG's weights; returns for each ours, PyG's to be put end to end, and the rows they fill."""
-    table, whole = slice(0, 119), slice(None)
-    pairs = [
-        (ours.embedding.table.weight, [theirs.embedding.weight], table),
-        (ours.neighbour_embedding.table.weight, [theirs.neighbor_embedding.embedding.weight], table),
-    ]
-
-    def linear(mine: nn.Linear, *originals: nn.Linear, rows: slice = whole) -> None:
-        pairs.append((mine.weight, [original.weight[rows] for original in originals], whole))
-        if mine.bias is not None:
-            pairs.append((mine.bias, [original.bias[rows] for original in originals], whole))
-
-    linear(ours.neighbour_filter, theirs.neighbor_embedding.distance_proj)
-    linear(ours.combine, theirs.neighbor_embedding.combine)
-    linear(ours.edge_filter, theirs.edge_embedding.edge_proj)
-    channels = theirs.hidden_channels
-    for mine, layer in zip(ours.layers, theirs.vis_mp_layers, strict=True):
-        pairs += [(mine.norm.weight, [layer.layernorm.weight], whole)]
-        pairs += [(mine.norm.bias, [layer.layernorm.bias], whole)]
-        linear(mine.query_key_value, layer.q_proj, layer.k_proj, layer.v_proj)
-        linear(mine.filters, layer.dk_proj, layer.dv_proj)
-        linear(mine.gates, layer.s_proj, rows=slice(channels, None) if mine.first else whole)
-        linear(mine.out, layer.o_proj, rows=slice(2 * channels, None) if mine.first else whole)
-        if not mine.first:
-            pairs += [(mine.vec_norm.weight, [layer.vec_layernorm.weight], whole)]
-            linear(mine.vec_proj, layer.vec_proj)
-        if mine.updates_edges:
-            linear(mine.edge_gate, layer.f_proj)
-            linear(mine.target_proj, layer.w_trg_proj)
-            linear(mine.source_proj, layer.w_src_proj)
-    pairs += [(ours.out_norm.weight, [theirs.out_norm.weight], whole)]
-    pairs += [(ours.out_norm.bias, [theirs.out_norm.bias], whole)]
-    pairs += [(ours.vec_out_norm.weight, [theirs.vec_out_norm.weight], whole)]
-    with torch.no_grad():
-        for embedding in (
-            ours.embedding.table,
-            ours.neighbour_embedding.table,
-            ours.neighbour_kind,
-            ours.edge_kind,
-        ):
-            embedding.weight.zero_()
-        for mine, originals, rows in pairs:
-            mine[rows] = torch.cat(originals)
-        ours.means.copy_(theirs.distance_expansion.means)
-        ours.betas.copy_(theirs.distance_expansion.betas)
-    return pairs
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
@@ -106,7 +41,7 @@ def test_uncorrected_representation_equals_pyg(lmax, num_layers, norm, dtype, to
         cutoff=INTERACTION_CUTOFF,
     )
     theirs = scattered(theirs).to(dtype)
-    theirs.distance = GivenEdges(batch)
+    theirs.distance = GivenEdges()
     settings = tiny_settings(lmax=lmax, num_layers=num_layers, vector_norm=norm)
     ours = ViSNet(settings, corrected=False).to(dtype)
     pairs = load_from_pyg(ours, theirs)
@@ -119,8 +54,7 @@ def test_uncorrected_representation_equals_pyg(lmax, num_layers, norm, dtype, to
         return outputs, gradient
 
     (x, vec), pos_gradient = run(ours(batch))
-    their_outputs = theirs(batch.features[:, 0], batch.pos, batch.graph_of_atom)
-    (their_x, their_vec), their_pos_gradient = run(their_outputs)
+    (their_x, their_vec), their_pos_gradient = run(published_forward(theirs, batch))
     assert relative_error(x, their_x) < tolerance
     assert relative_error(vec, their_vec) < tolerance
     gradients = [(pos_gradient, their_pos_gradient)]
