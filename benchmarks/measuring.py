@@ -9,6 +9,7 @@ import contextlib
 import gc
 import os
 import platform
+import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +41,10 @@ WAITING = {
     "_unique2",
     "bincount",
 }
+# Beginnings of the names of the driver's calls that start kernels.
+LAUNCHING = ("cudaLaunchKernel", "cuLaunchKernel", "cudaLaunchCooperativeKernel", "cudaGraphLaunch")
+# Those that wait; the profiler and whoever calls it wait for the whole device, which is another call.
+WAITS = ("cudaStreamSynchronize", "cudaEventSynchronize")
 # Operators that only reserve memory.
 RESERVING = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
@@ -57,6 +63,16 @@ class Cost:
     moved: int | None  # bytes that they read and write
     flops: int | None  # of matrix products
     waits: int | None  # how often the host waits for the device
+
+
+class DeviceWork(NamedTuple):
+    """What a CUDA GPU is made to do."""
+
+    kernels: int
+    launches: int  # calls of the driver that start a kernel
+    copies: int  # between host and device, on it, and fills
+    waits: int  # how often the host waits for it
+    busy: float  # seconds in which it does something
 
 
 def constants_of(model: nn.Module, batch: Batch) -> list[Tensor]:
@@ -176,6 +192,61 @@ def least_seconds(roads: dict[str, Callable[[], object]], repeats: int, clock: C
     return best
 
 
+def median_seconds(
+    roads: dict[str, Callable[[], object]], *, most_repeats: int, most_seconds: float, wait: Callable[[], object]
+) -> dict[str, float]:
+    """The median time of each road, three times at least; they take turns.
+
+    Args:
+        wait: lets the device end what it was told.
+    """
+    found: dict[str, list[float]] = {name: [] for name in roads}
+    began = time.perf_counter()
+    for number in range(most_repeats):
+        for name, road in roads.items():
+            wait()
+            start = time.perf_counter()
+            road()
+            wait()
+            found[name].append(time.perf_counter() - start)
+        if number >= 2 and time.perf_counter() - began > most_seconds:
+            break
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def device_work(act: Callable[[], object]) -> DeviceWork:
+    """What an act makes a CUDA GPU do, by torch's profiler; to be called where CUDA is in use.
+
+    Raises:
+        RuntimeError: the profiler sees nothing of the GPU.
+    """
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with silent_stderr(), torch.profiler.profile(activities=activities) as profile:
+        act()
+        torch.cuda.synchronize()
+    work = work_of(profile.profiler.kineto_results.events())
+    if not work.kernels:
+        raise RuntimeError("the profiler of torch sees nothing of the GPU here")
+    return work
+
+
+def work_of(events: Iterable[Any]) -> DeviceWork:
+    """What the raw events of torch's profiler say of the device."""
+    on_device, names = [], []
+    for event in events:
+        if event.device_type().name != "CUDA":
+            names.append(event.name())
+        elif not _is_annotation(event):
+            on_device.append(event)
+    busy = until = 0
+    for start, end in sorted((event.start_ns(), event.start_ns() + event.duration_ns()) for event in on_device):
+        busy, until = busy + max(0, end - max(start, until)), max(until, end)
+    copies = sum(event.name().startswith(("Memcpy", "Memset")) for event in on_device)
+    launches = sum(name.startswith(LAUNCHING) for name in names)
+    waits = sum(name in WAITS for name in names)
+    return DeviceWork(len(on_device) - copies, launches, copies, waits, busy / 1e9)
+
+
 def product_rate(repeats: int = 200) -> float:
     """FLOP per second of a [1024, 128] x [128, 256] product in float32, at the number of threads that is set."""
     left, right = torch.randn(1024, 128), torch.randn(128, 256)
@@ -209,6 +280,12 @@ def _memory_events() -> Iterator[list[int]]:
     # `profiler.function_events` leaves out those inside an operator; the raw events have all.
     events = [event for event in profiler.kineto_results.events() if event.name() == "[memory]"]
     sizes += [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+
+
+def _is_annotation(event: Any) -> bool:
+    """Whether an event on the device is a span that somebody named on the host, and no work."""
+    named = getattr(event, "is_user_annotation", None)  # not in every torch
+    return bool(named and named()) or event.name().startswith(("Optimizer.", "ProfilerStep", "Torch-Compiled"))
 
 
 def _tensors_within(value: object, known: set[int]) -> Iterator[Tensor]:

@@ -62,12 +62,12 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        protein, source = _complex(folder)
-        poses = _write_poses(folder / "poses.sdf", source, options.poses)
-        single = _write_poses(folder / "single.sdf", source, 1)
+        protein, source = receptor_and_ligands(folder)
+        poses = write_poses(folder / "poses.sdf", source, options.poses)
+        single = write_poses(folder / "single.sdf", source, 1)
         base = ["--protein_path", protein, "--checkpoint", options.checkpoint, "--quiet", "--ligand_path"]
         out = ["--overwrite", "--output", folder / "scores.csv"]
-        few = _write_poses(folder / "few.sdf", source, 64)
+        few = write_poses(folder / "few.sdf", source, 64)
         many = _cost(lambda: _predict(*base, poses, *out))
         start = _cost(lambda: _predict(*base, few, *out))
         here = _cost(lambda: _predict(*base, poses, *out, "--num_workers", 0))
@@ -81,7 +81,8 @@ def main() -> None:
         _print("PyG's ViSNet alone, one thread", *_pyg(options.checkpoint, protein, source), first)
 
 
-def _complex(folder: Path) -> tuple[Path, list[Path]]:
+def receptor_and_ligands(folder: Path) -> tuple[Path, list[Path]]:
+    """A protein file and files of ligands in it: of $AIDD_REAL_DATA, or one complex of the demo set, written here."""
     real = os.environ.get("AIDD_REAL_DATA")
     if real:
         target = Path(real) / "fep" / TARGET
@@ -90,7 +91,8 @@ def _complex(folder: Path) -> tuple[Path, list[Path]]:
     return first / "d001_protein.pdb", [first / "d001_ligand.sdf"]
 
 
-def _write_poses(path: Path, source: list[Path], count: int) -> Path:
+def write_poses(path: Path, source: list[Path], count: int) -> Path:
+    """An SDF with so many poses: the ligands of the files, each moved by up to SHIFT Å."""
     draw = np.random.default_rng(0)
     with rdBase.BlockLogs():
         molecules = [Chem.MolFromMolFile(str(one), sanitize=False, removeHs=False) for one in source]
