@@ -15,11 +15,12 @@ from torch_geometric.nn.models.visnet import ViSNetBlock
 
 from benchmarks.workload import Pair, gradients_like_ours, make_pair, shared_rows
 from src.graph import Batch
-from src.hardware.compilation import compiled_kernels
+from src.hardware.compilation import compiled_kernels, triton_kernels
 from src.model import ViSNet
 from src.settings import ModelSettings
 from src.system.errors import UserError
 from src.visnet.chunked_kernels import EAGER
+from src.visnet.kernels import Kernels
 from tests.published_visnet import published_forward
 from tests.synthetic import in_double
 
@@ -28,17 +29,11 @@ FORMS = ("plain", "fast", "lean")
 COMPILED_FORMS = ("fast", "lean")
 
 
-def triton_kernels() -> object:
-    from src.visnet.triton_kernels import triton_kernels as make  # where there are none, the other forms go on
-
-    return make()
-
-
 # Form -> mode of message passing, and what makes its kernels; where that raises or gives None, the form is not here.
-OURS: dict[str, tuple[str, Callable[[], object]]] = {
-    **{mode: (mode, lambda: EAGER) for mode in FORMS},
-    **{f"{mode}, compiled": (mode, compiled_kernels) for mode in COMPILED_FORMS},
-    "fast, Triton": ("fast", triton_kernels),
+OURS: dict[str, tuple[str, Callable[[ViSNet], Kernels | None]]] = {
+    **{mode: (mode, lambda _: EAGER) for mode in FORMS},
+    **{f"{mode}, compiled": (mode, lambda _: compiled_kernels()) for mode in COMPILED_FORMS},
+    "fast, Triton": ("fast", lambda model: triton_kernels(model) if model.out_norm.weight.is_cuda else None),
 }
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 NEGLIGIBLE = 1e-5  # gradients this much smaller than the largest are rounding of zeros
@@ -99,7 +94,7 @@ def set_form(model: ViSNet, form: str) -> None:
     """
     mode, make_kernels = OURS[form]
     try:
-        kernels = make_kernels()
+        kernels = make_kernels(model)
     except Exception as error:  # what is missing, too old or of another kind is found out in as many ways
         raise NotHereError(f"{type(error).__name__}: {error}") from error
     if kernels is None:

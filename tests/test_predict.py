@@ -534,15 +534,15 @@ def test_whoever_stops_it_learns_how_to_go_on(
     begun: bool,
 ) -> None:
     """And that nothing is there to go on with, where nothing is."""
-    predict, calls = Ensemble.predict, []
+    begin, calls = Ensemble.begin, []
 
-    def stopped(self: Ensemble, *chunk: object) -> list:
+    def stopped(self: Ensemble, *chunk: object) -> Callable[[], list]:
         calls.append(chunk)
         if len(calls) > begun:
             raise KeyboardInterrupt
-        return predict(self, *chunk)
+        return begin(self, *chunk)
 
-    monkeypatch.setattr(Ensemble, "predict", stopped)
+    monkeypatch.setattr(Ensemble, "begin", stopped)
     poses, output = write_poses(tmp_path / "poses.sdf", 4), tmp_path / "scores.csv"
     options = [*score_options(trained, "1a01"), "--ligand_path", str(poses), "--output", str(output)]
     options += ["--batch_size", "2", "--num_workers", "0"]
@@ -550,7 +550,7 @@ def test_whoever_stops_it_learns_how_to_go_on(
     how = "the same command without --overwrite" if overwrite else "the same command"
     assert (f"Give {how} to go on" in caplog.text) == begun
     assert output.exists() == begun
-    monkeypatch.setattr(Ensemble, "predict", predict)
+    monkeypatch.setattr(Ensemble, "begin", begin)
     assert scoring_program.main(options) == 0
     assert [row["molecule"] for row in rows_of(output)] == ["1", "2", "3", "4"]
 

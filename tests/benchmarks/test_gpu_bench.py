@@ -25,12 +25,12 @@ def bench(tmp_path: Path) -> Bench:
 def test_a_form_whose_kernels_cannot_be_had_is_left_out_and_says_why(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing() -> object:
+    def missing(_: object) -> object:
         raise AttributeError("not in this version")
 
     monkeypatch.setitem(OURS, "new", ("fast", missing))
-    monkeypatch.setitem(OURS, "newer", ("fast", lambda: None))
-    monkeypatch.setitem(OURS, "own", ("lean", lambda: "kernels"))
+    monkeypatch.setitem(OURS, "newer", ("fast", lambda _: None))
+    monkeypatch.setitem(OURS, "own", ("lean", lambda _: "kernels"))
     assert {"plain", "fast", "lean", "own"} == {*bench.forms} - {"fast, Triton"}
     assert bench.why_not_here("new") == "AttributeError: not in this version"
     assert bench.why_not_here("newer")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,17 +101,17 @@ def test_a_reference_that_was_not_scored_is_named_and_costs_no_row(
 def test_a_page_of_a_scoring_that_was_stopped_has_all_ligands(
     trained: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    predict, calls = Ensemble.predict, []
+    begin, calls = Ensemble.begin, []
 
-    def stopped(self: Ensemble, *chunk: object) -> list:
+    def stopped(self: Ensemble, *chunk: object) -> Callable[[], list]:
         calls.append(chunk)
         if len(calls) > 1:
             raise KeyboardInterrupt
-        return predict(self, *chunk)
+        return begin(self, *chunk)
 
     options = [*series_options(trained, tmp_path), "--output", str(tmp_path / "s.csv"), "--batch_size", "1"]
     with monkeypatch.context() as patch:
-        patch.setattr(Ensemble, "predict", stopped)
+        patch.setattr(Ensemble, "begin", stopped)
         assert scoring_program.main([*options, "--num_workers", "0"]) == 130
     assert "to go on" not in caplog.text
     caplog.set_level(logging.INFO)
