@@ -91,7 +91,7 @@ CONFIG = {
     "early_stopping_patience": 20,  # epochs without a better validation RMSE; 0 = never stop early
     "max_atoms_per_batch": None,  # a batch that would hold more atoms is closed earlier; None = no limit
     "max_edges_per_batch": None,  # the same for directed edges
-    "message_passing": "auto",  # 'fast', 'lean' (least memory) or 'auto' (the fastest that fits)
+    "message_passing": "auto",  # 'keep' (fastest), 'fast', 'lean' (least memory) or 'auto' (the first that fits)
     "precision": "auto",  # 'fp32', 'tf32', 'bf16', 'fp16' or 'auto' (GPU: bf16, else fp16; CPU: fp32)
     "device": "auto",  # 'cpu', 'cuda', 'cuda:1', 'mps' or 'auto'
     "cpu_processes": "auto",  # on a CPU: processes that share each batch; 'auto' = one a core, and one for short runs

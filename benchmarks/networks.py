@@ -25,8 +25,8 @@ from tests.published_visnet import published_forward
 from tests.synthetic import in_double
 
 PYG = "PyG"
-FORMS = ("plain", "fast", "lean")
-COMPILED_FORMS = ("fast", "lean")
+FORMS = ("plain", "keep", "fast", "lean")
+COMPILED_FORMS = ("keep", "fast", "lean")
 
 
 # Form -> mode of message passing, and what makes its kernels; where that raises or gives None, the form is not here.

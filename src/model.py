@@ -196,7 +196,7 @@ class ViSNet(nn.Module):
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scalars [N, F] and vectors [N, L, F] of the atoms."""
         mode = MODES["plain" if batch.pos.requires_grad else self.message_passing]
-        edges, neighbour_rows, first_features = self._edges(batch)
+        edges, neighbour_rows, first_features = self._edges(batch, remakes_rows=mode.remakes_rows)
         neighbours = mode.summed(neighbour_rows, self.neighbour_embedding(batch.features), edges.target, self.kernels)
         x = self.combine(torch.cat([self.embedding(batch.features), neighbours], dim=-1))
         x = x.to(neighbours.dtype)
@@ -207,7 +207,7 @@ class ViSNet(nn.Module):
             vec = dvec if vec is None else vec + dvec
         return self.out_norm(x), self.vec_out_norm(vec)
 
-    def _edges(self, batch: Batch) -> tuple[Edges, EdgeRows, EdgeRows]:
+    def _edges(self, batch: Batch, *, remakes_rows: bool) -> tuple[Edges, EdgeRows, EdgeRows]:
         """The edges of a batch, what each tells its target of the source, and its features below the first layer."""
         distance, unit = distances_and_units(batch.pos, batch.source, batch.target)
         cutoff = self.cutoffs.index_select(0, batch.edge_kind)
@@ -218,8 +218,8 @@ class ViSNet(nn.Module):
         edges = Edges(batch.source, batch.target, direction, envelope.unsqueeze(-1))
         edges = self.kernels.prepared(edges, len(batch.pos))
 
-        basis = RadialBasis(distance, cutoff, self.means, self.betas)
-        common = edges, basis if torch.is_grad_enabled() else basis.computed(), chemistry
+        is_kept = not (remakes_rows and torch.is_grad_enabled())
+        common = edges, RadialBasis(distance, cutoff, self.means, self.betas, is_kept), chemistry
         neighbour_rows = EdgeRows(*common, self.neighbour_filter, self.neighbour_kind, of_both_ends=False)
         return edges, neighbour_rows, EdgeRows(*common, self.edge_filter, self.edge_kind, of_both_ends=True)
 

@@ -222,7 +222,7 @@ class TrainingSettings:
     decoy_fraction: float = _setting("decoy_fraction", _number(0, 0.9))
     gaussian_process: bool = _setting("gaussian_process", _flag)
     early_stopping_patience: int = _setting("early_stopping_patience", _whole(0))
-    message_passing: str = _setting("message_passing", _choice("auto", "fast", "lean"))
+    message_passing: str = _setting("message_passing", _choice("auto", "keep", "fast", "lean"))
     precision: str = _setting("precision", _choice("auto", "fp32", "tf32", "bf16", "fp16"))
     device: str = _setting("device", _device)
     cpu_processes: int | str = _setting("cpu_processes", _or_word("auto", _whole(1, 1024)))

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from src.data.batching import NO_LIMIT, Budget, batch_budget
+from src.data.batching import NO_LIMIT, Budget, batch_budget, graph_sizes
 from src.data.dataset import DatasetError, Example
 from src.hardware.device import choose_device, choose_precision
 from src.hardware.step_memory import StepMemory, complex_sizes, measure_step_memory
@@ -26,11 +26,16 @@ from src.visnet.chunked_kernels import EAGER
 
 log = logging.getLogger(__name__)
 
-MODES_BY_SPEED = ("fast", "lean")  # modes of message passing, the fastest first
 EFFECTIVE_BATCH = 16  # complexes per optimizer step with batch_size 'auto'; what does not fit at once is accumulated
-SMALLEST_FAST_BATCH = 4  # complexes; where fewer fit in the fast mode and more in the lean one, lean is used
+MODES_BY_SPEED = ("keep", "fast", "lean")  # modes of message passing, the fastest first
+UNMEASURED = "fast"  # of a CPU, where nothing is measured and "keep" might not fit
+# Complexes that must fit at once in a mode for it to be used, where more fit in the next one.
+SMALLEST_BATCH = {"keep": EFFECTIVE_BATCH, "fast": 4}
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 MAX_BATCH_SIZE = 100_000
+
+KEPT_OF_EDGES = 10  # arrays [E, F] of float32 that `keep` keeps in a layer, those of the atoms included
+SMALL_SHARE = 0.25  # of the usable memory; processes on one computer see the same
 
 CARDS_GIB = (6, 8, 12, 16, 24)
 USABLE_SHARE = 0.85  # fraction of a memory; the rest is lost to fragments and other programs
@@ -135,14 +140,14 @@ def propose(plan: MemoryPlan) -> Proposal:
     An optimizer step always sees EFFECTIVE_BATCH complexes, so that what is learned does not depend on the memory.
     A forward pass over more of them is no faster on a CPU, and little faster on a GPU.
     """
-    fast, lean = plan.modes[0], plan.modes[-1]
+    lean = plan.modes[-1]
     if plan.available is None:
-        return Proposal(EFFECTIVE_BATCH // 2, 2, fast)
+        return Proposal(EFFECTIVE_BATCH // 2, 2, UNMEASURED if UNMEASURED in plan.modes else lean)
     sizes = plan.sizes[plan.fits_alone()]
     if not len(sizes):
         return Proposal(1, EFFECTIVE_BATCH, lean)
     fits = {mode: largest_batch(memory, sizes, plan.available, plan.budget) for mode, memory in plan.memory.items()}
-    mode = fast if fits[fast] >= min(SMALLEST_FAST_BATCH, fits[lean]) else lean
+    mode = next(mode for mode in plan.modes if fits[mode] >= min(SMALLEST_BATCH.get(mode, 0), fits[lean]))
     batch_size = max(size for size in BATCH_SIZES if size <= min(EFFECTIVE_BATCH, fits[mode]))
     return Proposal(batch_size, EFFECTIVE_BATCH // batch_size, mode)
 
@@ -151,7 +156,7 @@ def fastest_mode(plan: MemoryPlan, batch_size: int) -> str:
     """The first mode whose worst batch fits, of the complexes that can fit at all; the leanest when none does."""
     sizes = plan.sizes[plan.fits_alone()]
     if plan.available is None:
-        return plan.modes[0]
+        return UNMEASURED if UNMEASURED in plan.modes else plan.modes[-1]
     for mode, memory in plan.memory.items() if len(sizes) else ():
         if batch_need(memory, sizes, batch_size, worst=True, budget=plan.budget) <= plan.available:
             return mode
@@ -183,9 +188,10 @@ def resolve_auto(
     wanted = ["batch_size", "gradient_accumulation_steps"] if training.batch_size == "auto" else []
     wanted += ["message_passing"] if training.message_passing == "auto" else []
     if earlier is not None:
-        found = {"message_passing": MODES_BY_SPEED[0], **earlier}
+        found = {"message_passing": UNMEASURED, **earlier}
     elif device.type != "cuda" and training.batch_size != "auto":
-        found = {"message_passing": MODES_BY_SPEED[0]}
+        keeps = training.message_passing == "auto" and _surely_keeps(settings, examples, world)
+        found = {"message_passing": "keep" if keeps else UNMEASURED}
     else:
         found = _values_for_memory(settings, examples, device, world)
     chosen = {key: found.get(key) for key in wanted}
@@ -230,6 +236,14 @@ def _values_for_memory(
         "an unknown amount" if plan.available is None else f"{_gb(plan.available)} usable",
     )
     return asdict(chosen)
+
+
+def _surely_keeps(settings: Settings, examples: Sequence[Example], world: World) -> bool:
+    """Whether what `keep` keeps of the largest batch is, by a count of its arrays, a small part of the memory."""
+    edges = np.sort(graph_sizes(examples)[:, 1])[::-1][: settings.training.batch_size].sum()
+    kept = KEPT_OF_EDGES * 4.0 * settings.model.hidden_channels * settings.model.num_layers * edges
+    found = world.ask(partial(_memory_of_rank, name=settings.training.device))
+    return all(usable is not None and kept <= SMALL_SHARE * usable for usable in found)
 
 
 def _warn_of_too_large(plan: MemoryPlan, codes: Sequence[str]) -> None:

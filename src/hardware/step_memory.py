@@ -227,12 +227,12 @@ def _fit(sizes: np.ndarray, peaks: np.ndarray, chunk: int, ratios: tuple[float, 
 def _expected_ratios(settings: ModelSettings, mode: str) -> tuple[float, float]:
     """Bytes of an edge and of a contact over those of an atom, from the arrays of F channels that are kept.
 
-    An atom: x, vec and the sums, in every layer. An edge: its feature, in every layer or only in passing. A
-    contact: its rows of both atoms in the readout.
+    An atom: x, vec and the sums, in every layer. An edge: its feature, in every layer or only in passing, and what
+    products yield of it. A contact: its rows of both atoms in the readout.
     """
     components = settings.lmax**2 + 2 * settings.lmax
     atom = settings.num_layers * (2 * components + 3)
-    edge = settings.num_layers if mode == "fast" else 1
+    edge = settings.num_layers * {"keep": 7, "fast": 1}.get(mode, 0) or 1
     return edge / atom, (2 * components + 10) / atom
 
 

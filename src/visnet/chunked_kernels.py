@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from src.visnet.message_passing import (
     Form,
     Messages,
     Nodes,
+    Products,
     ReadFeature,
     message_chunk,
     message_chunk_gradient,
@@ -30,7 +31,7 @@ CHUNK_ELEMENTS = {"cpu": 2**16, "cuda": 2**20}
 class ChunkedKernels(NamedTuple):
     """`message_chunk` and `message_chunk_gradient`, as they stand or compiled, on one chunk of edges after another."""
 
-    message_chunk: Callable[..., Messages]
+    message_chunk: Callable[..., tuple[Messages, Products]]
     gradient_chunk: Callable[..., tuple[Nodes, Tensor, EdgeWeights]]
 
     def prepared(self, edges: Edges, _num_atoms: int) -> Edges:
@@ -60,6 +61,7 @@ class ChunkedKernels(NamedTuple):
         form: Form,
         *,
         updated: Tensor | None,
+        kept: list[Tensor] | None = None,
     ) -> Messages:
         (num_atoms, channels), components = nodes.query.shape, edges.direction.shape[-1]
         dtype = wide(nodes.query.dtype)
@@ -67,11 +69,13 @@ class ChunkedKernels(NamedTuple):
         vector = nodes.query.new_zeros((num_atoms, components, channels), dtype=dtype)
         for chunk in self._chunks(edges, channels):
             part = edges.part(chunk)
-            message = self.message_chunk(nodes, read_feature(chunk), part, weights, form)
+            message, products = self.message_chunk(nodes, read_feature(chunk), part, weights, form)
             scalar.index_add_(0, part.target, message.scalar.to(dtype))
             vector.index_add_(0, part.target, message.vector.to(dtype))
             if message.feature is not None:
                 updated[chunk] = message.feature
+            if kept is not None:
+                kept += products
         return Messages(scalar, vector, updated)
 
     def gradients(
@@ -82,15 +86,20 @@ class ChunkedKernels(NamedTuple):
         weights: EdgeWeights,
         form: Form,
         grad: Messages,
+        kept: Sequence[Tensor] = (),
     ) -> tuple[Nodes, Tensor, EdgeWeights]:
         channels, dtype = nodes.query.shape[-1], wide(nodes.query.dtype)
         grad_nodes = Nodes(*(None if t is None else torch.zeros_like(t, dtype=dtype) for t in nodes))
         grad_weights = EdgeWeights(*(torch.zeros_like(t, dtype=dtype) for t in weights))
         grad_feature = nodes.query.new_empty((len(edges.source), channels), dtype=weights.filter_weight.dtype)
+        products = iter(zip(*[iter(kept)] * len(Products._fields), strict=True))  # those of one chunk after another
         for chunk in self._chunks(edges, channels):
             part, feature = edges.part(chunk), read_feature(chunk)
             grad_chunk = grad if grad.feature is None else grad._replace(feature=grad.feature[chunk])
-            rows, grad_feature[chunk], of_weights = self.gradient_chunk(nodes, feature, part, weights, form, grad_chunk)
+            given = Products(*next(products)) if kept else None
+            rows, grad_feature[chunk], of_weights = self.gradient_chunk(
+                nodes, feature, part, weights, form, grad_chunk, given
+            )
             index = (part.target, part.source, part.source, part.target, part.source)
             for total, row, where in zip(grad_nodes, rows, index, strict=True):
                 if total is not None:

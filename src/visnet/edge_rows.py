@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -10,20 +12,23 @@ from src.visnet.geometry import expnorm_basis
 from src.visnet.message_passing import Edges, compute_dtype
 
 
-class RadialBasis(NamedTuple):
-    """`expnorm_basis` of edges, made anew where a backward pass would have to keep it."""
+@dataclass(frozen=True)
+class RadialBasis:
+    """`expnorm_basis` of edges; both kinds of rows read it."""
 
     distance: Tensor  # [E] Å
     cutoff: Tensor  # [E] Å
     means: Tensor  # [R]
     betas: Tensor  # [R]
-    values: Tensor | None = None  # [E, R], where they are there already
+    is_kept: bool  # made once for all edges, else anew for each run of them
 
-    def computed(self) -> RadialBasis:
-        return self._replace(values=self(slice(None)))
+    @cached_property
+    def values(self) -> Tensor:
+        """[E, R]"""
+        return expnorm_basis(self.distance, self.cutoff, self.means, self.betas)
 
     def __call__(self, chunk: slice) -> Tensor:
-        if self.values is not None:
+        if self.is_kept:
             return self.values[chunk]
         return expnorm_basis(self.distance[chunk], self.cutoff[chunk], self.means, self.betas)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -41,8 +42,14 @@ class Kernels(Protocol):
         form: Form,
         *,
         updated: Tensor | None,
+        kept: list[Tensor] | None = None,
     ) -> Messages:
-        """`pass_messages`; the new features are written into `updated` [E, F]."""
+        """`pass_messages`.
+
+        Args:
+            updated: [E, F], the new features are written into it.
+            kept: takes tensors with which `gradients` has less to compute again; None = nothing is kept.
+        """
 
     def gradients(
         self,
@@ -52,5 +59,10 @@ class Kernels(Protocol):
         weights: EdgeWeights,
         form: Form,
         grad: Messages,
+        kept: Sequence[Tensor] = (),
     ) -> tuple[Nodes, Tensor, EdgeWeights]:
-        """The gradient of `pass_messages` with respect to nodes, features [E, F] and weights."""
+        """The gradient of `pass_messages` with respect to nodes, features [E, F] and weights.
+
+        Args:
+            kept: what `messages` has put there; empty where nothing was to be kept.
+        """

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import silu
+from torch.nn.functional import linear, silu
 
 from src.visnet.geometry import DEGREE_SLICES
 
@@ -84,6 +84,14 @@ class Messages(NamedTuple):
     feature: Tensor | None  # [E, F], the features after the layer; None when they are not updated
 
 
+class Products(NamedTuple):
+    """What the matrix products of a run of edges need and yield, in their precision; with it, none is made again."""
+
+    filters: Tensor  # [C, 3F] before silu; [C, 2F] without an update
+    message: Tensor  # [C, F]
+    gates: Tensor  # [C, 2F] before silu; [C, F] in the first layer
+
+
 def sum_by_index(values: Tensor, index: Tensor, size: int) -> Tensor:
     """Sum of the rows of `values` [E, ...] that share an index, [size, ...], in float32 at least."""
     dtype = wide(values.dtype)
@@ -109,12 +117,14 @@ def pass_messages(nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeig
         feature: [E, F] edge features. They and the weights are in the precision of the products; a weight of three
             filters asks for updated features.
     """
-    *messages, updated = message_chunk(nodes, feature, edges, weights, form)
+    (*messages, updated), _ = message_chunk(nodes, feature, edges, weights, form)
     return Messages(*(sum_by_index(one, edges.target, len(nodes.query)) for one in messages), updated)
 
 
-def message_chunk(nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeights, form: Form) -> Messages:
-    """Messages of some edges, not summed.
+def message_chunk(
+    nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeights, form: Form
+) -> tuple[Messages, Products]:
+    """Messages of some edges, not summed, and what a backward pass can take from here.
 
     With f the feature, e the envelope and d the direction of an edge:
 
@@ -123,42 +133,56 @@ def message_chunk(nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeig
         f' = f + silu(We f) * (rejection of target_vec and source_vec from d)
     """
     rows, channels = nodes.rows(edges), feature.shape[-1]
-    filters = silu(feature @ weights.filter_weight.t() + weights.filter_bias)
+    filters_in = linear(feature, weights.filter_weight, weights.filter_bias)
+    filters = silu(filters_in)
     key, value = rows.key_value.chunk(2, dim=-1)
     score = _per_head(rows.query * key * filters[:, :channels], form).sum(-1, dtype=wide(feature.dtype))
     attention = silu(score) * edges.envelope
     message = _scaled_heads(value * filters[:, channels : 2 * channels], attention, form)
-    gates = silu(message.to(feature.dtype) @ weights.gate_weight.t() + weights.gate_bias)
+    low_message = message.to(feature.dtype)
+    products = Products(filters_in, low_message, linear(low_message, weights.gate_weight, weights.gate_bias))
+    gates = silu(products.gates)
     if form.corrected:
         gates = gates * edges.envelope
     vector_message = gates[:, -channels:].unsqueeze(1) * edges.direction.unsqueeze(-1)
     if rows.vec is not None:
         vector_message = vector_message + rows.vec * gates[:, :channels].unsqueeze(1)
     if rows.target_vec is None:
-        return Messages(message, vector_message, None)
+        return Messages(message, vector_message, None), products
     product = rejection_product(rows.target_vec, rows.source_vec, edges.direction, form)
-    return Messages(message, vector_message, (feature + filters[:, 2 * channels :] * product).to(feature.dtype))
+    updated = (feature + filters[:, 2 * channels :] * product).to(feature.dtype)
+    return Messages(message, vector_message, updated), products
 
 
 def message_chunk_gradient(
-    nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeights, form: Form, grad: Messages
+    nodes: Nodes,
+    feature: Tensor,
+    edges: Edges,
+    weights: EdgeWeights,
+    form: Form,
+    grad: Messages,
+    products: Products | None,
 ) -> tuple[Nodes, Tensor, EdgeWeights]:
-    """The gradient of `message_chunk` with respect to the rows it reads, feature and weights; all is computed anew.
+    """The gradient of `message_chunk` with respect to the rows it reads, feature and weights.
 
     Args:
         grad: the gradient with respect to the sums at the atoms, [N, F] and [N, L, F], and to the features [C, F].
+        products: those of `message_chunk`; None = they are computed anew, as all the rest is.
     """
     rows, channels, low = nodes.rows(edges), feature.shape[-1], feature.dtype
     grad = Messages(grad.scalar.index_select(0, edges.target), grad.vector.index_select(0, edges.target), grad.feature)
-    filters_in = feature @ weights.filter_weight.t() + weights.filter_bias
+    filters_in = linear(feature, weights.filter_weight, weights.filter_bias) if products is None else products.filters
     filters = silu(filters_in)
     key_filter, value_filter = filters[:, :channels], filters[:, channels : 2 * channels]
     key, value = rows.key_value.chunk(2, dim=-1)
     filtered_key, filtered_value = key * key_filter, value * value_filter
     score = _per_head(rows.query * filtered_key, form).sum(-1, dtype=wide(low))
     attention = silu(score) * edges.envelope
-    message = _scaled_heads(filtered_value, attention, form).to(low)
-    gates_in = message @ weights.gate_weight.t() + weights.gate_bias
+    if products is None:
+        message = _scaled_heads(filtered_value, attention, form).to(low)
+        gates_in = linear(message, weights.gate_weight, weights.gate_bias)
+    else:
+        message, gates_in = products.message, products.gates
 
     grad_gates_in, grad_vec = _gates_gradient(rows.vec, gates_in, edges, form, grad.vector)
 

@@ -1,10 +1,11 @@
 """How layers of messages are run: what is kept for the backward pass, and what is computed again.
 
-`Plain` leaves it to autograd, which keeps some thirty arrays [E, F] of each layer. `Fast` keeps what goes into a layer,
-x [N, F], vec [N, L, F] and edge features [E, F], and the sums [N, F]. `Lean` keeps no edge features either: those of a
-chunk are replayed from the first ones through the layers below. Their gradient still flows from layer to layer, so
-that nothing is differentiated twice; what stands for the features in autograd is then a tensor [E, F] whose elements
-share one number.
+`Plain` leaves it to autograd, which keeps some thirty arrays [E, F] of each layer. `Keep` leaves to it what is computed
+for atoms, and of the edges keeps the features and what matrix products yield, some seven arrays. `Fast` keeps what goes
+into a layer, x [N, F], vec [N, L, F] and edge features [E, F], and the sums [N, F]. `Lean` keeps no edge features
+either: those of a chunk are replayed from the first ones through the layers below. Their gradient still flows from
+layer to layer, so that nothing is differentiated twice; what stands for the features in autograd is then a tensor
+[E, F] whose elements share one number.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class Layer(Protocol):
 class Plain:
     """All edges at once, differentiated by autograd: the oracle, and the road to gradients of positions."""
 
+    remakes_rows = False  # whether a backward pass computes `EdgeRows` again
+
     def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
         """
         Args:
@@ -75,14 +78,37 @@ class Plain:
     def __call__(self, layer: Layer, x: Tensor, vec: Tensor | None) -> tuple[Tensor, Tensor]:
         """Changes of x [N, F] and vec [N, L, F]."""
         nodes, weights = layer.nodes(x, vec), layer.edge_weights(self.feature.dtype)
-        messages = pass_messages(nodes, self.feature, self.edges, weights, layer.form)
+        messages = self.messages(layer, nodes, weights)
         dx, carried = layer.change(nodes.vec, messages.scalar)
         self.feature = self.feature if messages.feature is None else messages.feature
         return dx, messages.vector if carried is None else carried + messages.vector
 
+    def messages(self, layer: Layer, nodes: Nodes, weights: EdgeWeights) -> Messages:
+        return pass_messages(nodes, self.feature, self.edges, weights, layer.form)
+
+
+class Keep(Plain):
+    """Under autograd but for the edge operation, whose written-out derivative is given what its products yielded."""
+
+    def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
+        made = kernels.edge_rows(first, x)
+        self.edges, self.kernels = edges, kernels
+        self.feature = first(x) if made is None else made
+
+    @staticmethod
+    def summed(rows: EdgeRows, x: Tensor, target: Tensor, kernels: Kernels = EAGER) -> Tensor:
+        made = kernels.edge_rows(rows, x)
+        return Plain.summed(rows, x, target) if made is None else made
+
+    def messages(self, layer: Layer, nodes: Nodes, weights: EdgeWeights) -> Messages:
+        where = self.edges, layer.form, self.kernels, torch.is_grad_enabled()
+        return Messages(*_Messages.apply(*where, self.feature, *nodes, *weights))
+
 
 class Fast:
     """Keeps the edge features of each layer; edges are gone through in chunks."""
+
+    remakes_rows = True
 
     def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
         self.edges, self.kernels = edges, kernels
@@ -102,7 +128,7 @@ class Fast:
 class Lean:
     """Keeps nothing that has both edges and channels."""
 
-    summed = Fast.summed
+    remakes_rows, summed = True, Fast.summed
 
     def __init__(self, first: EdgeRows, x: Tensor, edges: Edges, kernels: Kernels = EAGER) -> None:
         self.edges, self.kernels = edges, kernels
@@ -118,7 +144,7 @@ class Lean:
         return dx, dvec
 
 
-MODES = {"plain": Plain, "fast": Fast, "lean": Lean}
+MODES = {"plain": Plain, "keep": Keep, "fast": Fast, "lean": Lean}
 
 
 class Replay(NamedTuple):
@@ -194,6 +220,41 @@ class _EdgeRows(torch.autograd.Function):
         return None, None, None, None, of_x, *of_parameters
 
 
+class _Messages(torch.autograd.Function):
+    """`pass_messages` by kernels; what their products yielded is kept where a backward pass may follow."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        edges: Edges,
+        form: Form,
+        kernels: Kernels,
+        keeps: bool,
+        feature: Tensor,
+        *given: Tensor | None,
+    ) -> Messages:
+        nodes, weights = _nodes_and_weights(given)
+        updated = None if nodes.target_vec is None else torch.empty_like(feature)
+        kept = [] if keeps else None
+        messages = kernels.messages(nodes, feature.__getitem__, edges, weights, form, updated=updated, kept=kept)
+        ctx.form, ctx.kernels, ctx.autocast = form, kernels, _autocast_now(feature)
+        ctx.save_for_backward(*edges, feature, *given, *(kept or ()))
+        return messages
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: FunctionCtx, *grads: Tensor) -> tuple:
+        num_fields = len(Edges._fields)
+        edges, (feature, *saved) = Edges(*ctx.saved_tensors[:num_fields]), ctx.saved_tensors[num_fields:]
+        nodes, weights = _nodes_and_weights(saved)
+        kept = saved[len(nodes) + len(weights) :]
+        with ctx.autocast():
+            of_nodes, of_feature, of_weights = ctx.kernels.gradients(
+                nodes, feature.__getitem__, edges, weights, ctx.form, Messages(*grads), kept
+            )
+        return None, None, None, None, of_feature, *of_nodes, *of_weights
+
+
 class _Layer(torch.autograd.Function):
     """A layer of messages -> changes of x and vec, and the features for the next layer (None: as before)."""
 
@@ -266,6 +327,12 @@ def _made(rows: EdgeRows, target: Tensor | None, x: Tensor, kernels: Kernels) ->
     """The rows [E, F], or their sums [N, F] at their targets."""
     made = kernels.edge_rows(rows, x)
     return _EdgeRows.apply(rows, kernels, target, False, x, *rows.parameters) if made is None else made
+
+
+def _nodes_and_weights(given: Sequence[Tensor | None]) -> tuple[Nodes, EdgeWeights]:
+    """The first tensors, as they were before they were laid out in a row."""
+    border = len(Nodes._fields)
+    return Nodes(*given[:border]), EdgeWeights(*given[border : border + len(EdgeWeights._fields)])
 
 
 def _row_chunks(num_edges: int, x: Tensor, kernels: Kernels) -> Iterator[slice]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 from torch import Tensor
+from torch.nn.functional import linear
 
 from src.visnet.edge_rows import EdgeRows
-from src.visnet.message_passing import Edges, EdgeWeights, Form, Messages, Nodes, ReadFeature, compute_dtype
+from src.visnet.message_passing import Edges, EdgeWeights, Form, Messages, Nodes, Products, ReadFeature, compute_dtype
 from src.visnet.triton_atoms import AtomChange, VectorNorm
 from src.visnet.triton_blocks import launch
 from src.visnet.triton_edge_rows import edge_rows
@@ -54,11 +57,15 @@ class TritonKernels:
         form: Form,
         *,
         updated: Tensor | None,
+        kept: list[Tensor] | None = None,
     ) -> Messages:
         layer = _Layer(nodes, read_feature(slice(None)), edges, weights, form)
         message, scalar = layer.attend(updated)
+        gates = layer.gates(message)
+        if kept is not None:
+            kept += Products(layer.filters, message, gates)
         vector = scalar.new_empty((len(scalar), layer.components, layer.channels))
-        layer.launch(sum_vectors, gates_ptr=layer.gates(message), vector_ptr=vector, of_vectors=True)
+        layer.launch(sum_vectors, gates_ptr=gates, vector_ptr=vector, of_vectors=True)
         return Messages(scalar, vector, updated)
 
     def gradients(
@@ -69,10 +76,12 @@ class TritonKernels:
         weights: EdgeWeights,
         form: Form,
         grad: Messages,
+        kept: Sequence[Tensor] = (),
     ) -> tuple[Nodes, Tensor, EdgeWeights]:
-        layer = _Layer(nodes, read_feature(slice(None)), edges, weights, form)
-        message, _ = layer.attend(None)
-        gates = layer.gates(message)
+        products = Products(*kept) if kept else None
+        layer = _Layer(nodes, read_feature(slice(None)), edges, weights, form, products)
+        message = layer.attend(None)[0] if products is None else products.message
+        gates = layer.gates(message) if products is None else products.gates
         grad = Messages(*(None if part is None else part.contiguous() for part in grad))
         updates = grad.feature is not None
 
@@ -119,11 +128,19 @@ class TritonKernels:
 class _Layer:
     """What all kernels of a layer read, and how they are launched."""
 
-    def __init__(self, nodes: Nodes, feature: Tensor, edges: Edges, weights: EdgeWeights, form: Form) -> None:
+    def __init__(
+        self,
+        nodes: Nodes,
+        feature: Tensor,
+        edges: Edges,
+        weights: EdgeWeights,
+        form: Form,
+        products: Products | None = None,
+    ) -> None:
         self.feature, self.edges, self.weights = feature, edges, weights
         self.num_atoms, self.channels = nodes.query.shape
         self.components = edges.direction.shape[1]
-        self.filters = torch.addmm(weights.filter_bias, feature, weights.filter_weight.t())
+        self.filters = linear(feature, *weights[:2]) if products is None else products.filters
         self.tensors = {
             **{f"{name}_ptr": tensor for name, tensor in edges._asdict().items()},
             **{f"{name}_ptr": None if t is None else t.contiguous() for name, t in nodes._asdict().items()},
@@ -147,7 +164,7 @@ class _Layer:
 
     def gates(self, message: Tensor) -> Tensor:
         """[E, 2F] or [E, F], before the activation."""
-        return torch.addmm(self.weights.gate_bias, message, self.weights.gate_weight.t())
+        return linear(message, self.weights.gate_weight, self.weights.gate_bias)
 
     def launch(self, kernel: triton.JITFunction, *, of_vectors: bool = False, **tensors: Tensor | None) -> None:
         """One program an atom.

@@ -31,7 +31,7 @@ def test_a_form_whose_kernels_cannot_be_had_is_left_out_and_says_why(
     monkeypatch.setitem(OURS, "new", ("fast", missing))
     monkeypatch.setitem(OURS, "newer", ("fast", lambda _: None))
     monkeypatch.setitem(OURS, "own", ("lean", lambda _: "kernels"))
-    assert {"plain", "fast", "lean", "own"} == {*bench.forms} - {"fast, Triton"}
+    assert {"plain", "keep", "fast", "lean", "own"} == {*bench.forms} - {"fast, Triton"}
     assert bench.why_not_here("new") == "AttributeError: not in this version"
     assert bench.why_not_here("newer")
 

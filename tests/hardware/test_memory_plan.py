@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from src.data.batching import NO_LIMIT, Budget
+from src.data.batching import NO_LIMIT, Budget, graph_sizes
 from src.data.dataset import DatasetError, Example
 from src.hardware import memory_plan
 from src.hardware.memory_plan import (
@@ -58,7 +58,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
     def measure_step_memory(*arguments) -> dict[str, StepMemory]:
         calls.append(arguments)
-        return {mode: {"fast": per_edge(10), "lean": per_edge(2)}[mode] for mode in arguments[2]}
+        return {mode: per_edge({"keep": 20, "fast": 10, "lean": 2}[mode]) for mode in arguments[2]}
 
     monkeypatch.setattr(memory_plan, "measure_step_memory", measure_step_memory)
     return calls
@@ -113,6 +113,12 @@ def test_proposals(available: float | None, proposal: Proposal) -> None:
     assert proposal.batch_size * proposal.gradient_accumulation_steps == EFFECTIVE_BATCH
 
 
+@pytest.mark.parametrize(("available", "mode"), [(None, "fast"), (10**6, "keep"), (150_000, "fast"), (20_000, "lean")])
+def test_keep_where_a_whole_batch_fits_or_as_many_as_in_any_mode(available: float | None, mode: str) -> None:
+    memory = {"keep": per_edge(20), "fast": per_edge(10), "lean": per_edge(2)}
+    assert propose(MemoryPlan(memory, SIZES, NO_LIMIT, available)).message_passing == mode
+
+
 @pytest.mark.parametrize(
     ("available", "mode"), [(None, "fast"), (91_000, "fast"), (90_999, "lean"), (7_000, "lean"), (100, "lean")]
 )
@@ -157,12 +163,25 @@ def chosen_values(settings: Settings) -> tuple:
 
 def test_numbers_on_a_cpu_need_no_measurement(tmp_path: Path, measured: list) -> None:
     resolved = resolve_auto(small_settings(tmp_path), EXAMPLES, CPU)
-    assert chosen_values(resolved) == (4, 1, "fast")
+    assert chosen_values(resolved) == (4, 1, "keep")
     assert measured == []
 
 
+@pytest.mark.parametrize(("share", "mode"), [(1.01, "keep"), (0.99, "fast")])
+def test_on_a_cpu_a_count_of_arrays_says_whether_to_keep(
+    tmp_path: Path, measured: list, monkeypatch: pytest.MonkeyPatch, share: float, mode: str
+) -> None:
+    settings = small_settings(tmp_path)
+    edges = sum(graph_sizes(EXAMPLES)[:, 1])  # a batch of four holds all
+    kept = 10 * 4 * settings.model.hidden_channels * settings.model.num_layers * edges
+    monkeypatch.setattr(memory_plan, "usable_memory", lambda _: share * 4 * kept)
+    assert chosen_values(resolve_auto(settings, EXAMPLES, CPU)) == (4, 1, mode)
+    monkeypatch.setattr(memory_plan, "usable_memory", lambda _: None)
+    assert chosen_values(resolve_auto(settings, EXAMPLES, CPU)) == (4, 1, "fast")
+
+
 @pytest.mark.parametrize(
-    ("available", "values"), [(1e9, (16, 1, "fast")), (LITTLE, (8, 2, "lean")), (None, (8, 2, "fast"))]
+    ("available", "values"), [(1e9, (16, 1, "keep")), (LITTLE, (8, 2, "lean")), (None, (8, 2, "fast"))]
 )
 def test_auto_is_what_fits(
     tmp_path: Path, measured: list, monkeypatch: pytest.MonkeyPatch, available: float | None, values: tuple
@@ -172,7 +191,7 @@ def test_auto_is_what_fits(
     assert chosen_values(resolve_auto(settings, EXAMPLES, CPU)) == values
 
 
-@pytest.mark.parametrize(("available", "mode"), [(1e9, "fast"), (LITTLE, "lean")])
+@pytest.mark.parametrize(("available", "mode"), [(1e9, "keep"), (LITTLE, "lean")])
 def test_a_gpu_chooses_the_mode_for_a_given_batch_size(
     tmp_path: Path, measured: list, monkeypatch: pytest.MonkeyPatch, available: float, mode: str
 ) -> None:
@@ -250,9 +269,9 @@ def test_no_complexes_no_plan(tmp_path: Path) -> None:
         plan_memory(small_settings(tmp_path), [], CPU)
 
 
-def test_a_plan_has_both_modes_and_the_limits_of_the_settings(tmp_path: Path, measured: list) -> None:
+def test_a_plan_has_all_modes_and_the_limits_of_the_settings(tmp_path: Path, measured: list) -> None:
     plan = plan_memory(small_settings(tmp_path, max_edges_per_batch=77), EXAMPLES, CPU)
-    assert plan.modes == ["fast", "lean"]
+    assert plan.modes == ["keep", "fast", "lean"]
     assert plan.budget == Budget(None, 77)
     assert len(plan.sizes) == 4
     assert dataclasses.asdict(propose(plan)).keys() == {

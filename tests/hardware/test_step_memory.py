@@ -45,7 +45,7 @@ def predicted_over_measured(settings, mode: str, batch: list[Example], precision
     return memory.need(complex_sizes(batch).sum(0)) / measured
 
 
-@pytest.mark.parametrize("mode", ["plain", "fast", "lean"])
+@pytest.mark.parametrize("mode", ["plain", "keep", "fast", "lean"])
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,3 +1,5 @@
+from collections import Counter
+
 import pytest
 import torch
 from torch import Tensor
@@ -5,13 +7,13 @@ from torch import Tensor
 from src.graph import Batch
 from src.model import ViSNet, build_model
 from src.visnet.chunked_kernels import CHUNK_ELEMENTS
-from src.visnet.edge_rows import EdgeRows, RadialBasis
+from src.visnet.edge_rows import EdgeRows
 from src.visnet.geometry import spherical_harmonics
 from src.visnet.message_passing import Edges
 from src.visnet.recomputation import MODES
 from tests.synthetic import batch_of, in_double, random_batch, random_complex, scattered, tiny_settings
 
-RECOMPUTING = sorted(set(MODES) - {"plain"})
+WRITTEN_OUT = sorted(set(MODES) - {"plain"})
 DOUBLE = torch.float64
 
 
@@ -40,12 +42,12 @@ def largest_error(ours: list[Tensor], theirs: list[Tensor]) -> float:
     return max(errors)
 
 
-@pytest.mark.parametrize("mode", RECOMPUTING)
+@pytest.mark.parametrize("mode", WRITTEN_OUT)
 @pytest.mark.parametrize("corrected", [True, False])
 @pytest.mark.parametrize(
     ("lmax", "num_layers", "norm"), [(1, 1, "rms"), (1, 2, "rms"), (1, 5, "max_min"), (2, 4, "rms")]
 )
-def test_recomputing_changes_neither_outputs_nor_gradients(mode, corrected, lmax, num_layers, norm):
+def test_no_mode_changes_outputs_or_gradients(mode, corrected, lmax, num_layers, norm):
     settings = tiny_settings(lmax=lmax, num_layers=num_layers, vector_norm=norm, dropout=0.2)
     model = scattered(ViSNet(settings, corrected=corrected)).to(DOUBLE)
     batch = in_double(random_batch(2, seed=3))
@@ -54,7 +56,7 @@ def test_recomputing_changes_neither_outputs_nor_gradients(mode, corrected, lmax
     assert largest_error(outputs_and_gradients(model, batch, mode), plain) < 1e-12
 
 
-@pytest.mark.parametrize("mode", RECOMPUTING)
+@pytest.mark.parametrize("mode", WRITTEN_OUT)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.01)])
 def test_mixed_precision_is_as_near_to_full_precision_as_autograd_is(mode, dtype, tolerance):
     model = scattered(ViSNet(tiny_settings(num_layers=4)))
@@ -66,7 +68,7 @@ def test_mixed_precision_is_as_near_to_full_precision_as_autograd_is(mode, dtype
     assert 1e-6 < largest_error(rough, exact) < min(tolerance, 1.5 * largest_error(by_autograd, exact))
 
 
-@pytest.mark.parametrize("mode", RECOMPUTING)
+@pytest.mark.parametrize("mode", WRITTEN_OUT)
 def test_precision_of_the_backward_pass_is_that_of_the_forward_pass(mode):
     """As in training: backward() is called outside of autocast."""
     model, batch = scattered(ViSNet(tiny_settings())), random_batch(1, seed=3)
@@ -100,7 +102,7 @@ def saved_shapes(model: ViSNet, batch: Batch, mode: str) -> list[tuple[int, ...]
 
 
 def test_what_is_kept():
-    """Layers 0 and 1 read the first features; each layer between first and last updates them: 1 + 3 arrays of five."""
+    """Edges: of 16 channels, 8 radial functions, and in `keep` 3 and 2 times the channels for the products."""
     model, batch = ViSNet(tiny_settings(num_layers=5)), random_batch(1, seed=3)
     num_edges = len(batch.source)
     of_features = (num_edges, 16)
@@ -108,12 +110,16 @@ def test_what_is_kept():
     assert of_features not in saved_shapes(model, batch, "lean")
     wide_rows = [shape for shape in saved_shapes(model, batch, "plain") if shape[0] == num_edges and len(shape) > 1]
     assert len(wide_rows) > 50
-    for mode in RECOMPUTING:
+    for mode, more in {"fast": set(), "lean": set(), "keep": {(num_edges, 8)}}.items():
         kept = {shape for shape in saved_shapes(model, batch, mode) if shape[0] == num_edges}
-        assert kept <= {of_features, (num_edges,), (num_edges, 1), (num_edges, 3)}
+        assert kept <= {of_features, (num_edges,), (num_edges, 1), (num_edges, 3)} | more
+    of_chunks = Counter(shape[1:] for shape in saved_shapes(model, batch, "keep") if shape[0] in (36, 37))
+    num_chunks = -(-num_edges // 37)
+    # Filters of three layers that update the features and two that do not, whose 32 are also the gates of four layers.
+    assert of_chunks == {(48,): 3 * num_chunks, (32,): (2 + 4) * num_chunks, (16,): (1 + 5) * num_chunks}
 
 
-@pytest.mark.parametrize("mode", RECOMPUTING)
+@pytest.mark.parametrize("mode", WRITTEN_OUT)
 def test_gradients_of_positions_take_the_plain_road(mode):
     batch = in_double(random_batch(1, seed=3))
     batch.pos.requires_grad_()
@@ -130,7 +136,7 @@ def test_gradients_of_positions_take_the_plain_road(mode):
 @pytest.mark.parametrize("mode", sorted(MODES))
 def test_sums_at_targets_by_hand(mode):
     edges = Edges(torch.tensor([1, 2, 0]), torch.tensor([0, 0, 2]), torch.zeros(3, 3), torch.ones(3, 1))
-    basis = RadialBasis(*[torch.empty(0)] * 4, values=torch.tensor([[1.0], [2.0], [5.0]]))
+    basis = torch.tensor([[1.0], [2.0], [5.0]]).__getitem__
     weight, by_kind = torch.nn.Linear(1, 1), torch.nn.Embedding(2, 1)
     for parameter, value in zip((weight.weight, weight.bias, by_kind.weight), (2.0, -3.0, 3.0), strict=True):
         torch.nn.init.constant_(parameter, value)  # filters are 2, 4 and 10
@@ -169,7 +175,7 @@ def test_a_batch_without_edges(mode, lmax):
     assert torch.isfinite(x).all()
 
 
-@pytest.mark.parametrize("mode", RECOMPUTING)
+@pytest.mark.parametrize("mode", WRITTEN_OUT)
 def test_frozen_weights_get_no_gradient_and_the_others_the_same(mode):
     model, batch = scattered(ViSNet(tiny_settings(num_layers=4))).to(DOUBLE), in_double(random_batch(1, seed=3))
     whole = outputs_and_gradients(model, batch, mode)

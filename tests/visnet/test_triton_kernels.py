@@ -19,7 +19,10 @@ triton = pytest.importorskip("triton", reason="Triton is not installed; it comes
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
 
+from benchmarks.measuring import OperatorCount  # noqa: E402
 from benchmarks.triton_launches import Launch, recorded_launches  # noqa: E402
+from benchmarks.window_cost import WindowCost, gpu_settings, window_cost  # noqa: E402
+from benchmarks.workload import as_batch, drawn_graph  # noqa: E402
 from src.visnet.triton_kernels import TritonKernels  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -39,8 +42,8 @@ def test_kernels_agree_with_the_plain_form() -> None:
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     errors = json.loads(done.stdout)
-    # Rounding to bf16 adds up through the layers; Triton's kernels must add little more than the plain ones do.
-    assert errors.pop("network in bf16, triton") < 1.5 * errors.pop("network in bf16, plain") < 0.02
+    # Rounding to bf16 adds up through the layers, and Triton's kernels also read vectors of atoms in bf16.
+    assert errors.pop("network in bf16, triton") < 2.5 * errors.pop("network in bf16, plain") < 0.03
     assert len(errors) == 14
     for case, error in errors.items():
         largest = next((most for name, most in LARGEST_ERRORS.items() if name in case), 1e-5)
@@ -55,6 +58,47 @@ def launches_of_a_step(lmax: int, precision: torch.dtype) -> list[Launch]:
         outputs = model(random_batch(1, seed=0, num_ligand_atoms=3, num_pocket_atoms=5))
         sum(output.float().sum() for output in outputs).backward()
     return list({str((one.kernel, one.signature, one.constants)): one for one in launches}.values())
+
+
+# Of a window of a drawn complex, 293 atoms and 4,624 edges, in bf16, six layers of 128 channels. A change of more
+# than 2 % is either a fault or belongs into this table.
+WINDOWS = {
+    "fast, Triton": WindowCost(961, 783_834_562, 1),
+    "keep, Triton": WindowCost(816, 659_431_602, 1),
+}
+
+
+@pytest.mark.parametrize("form", WINDOWS)
+def test_a_window_costs_what_is_written_down(form: str) -> None:
+    settings = gpu_settings()
+    batch = as_batch([drawn_graph(0, settings.graph)])
+    operations, moved, waits = WINDOWS[form]
+    found = window_cost(settings, batch, form, "bf16")
+    assert found.operations == pytest.approx(operations, rel=0.02)
+    assert found.moved == pytest.approx(moved, rel=0.02)
+    assert found.waits == waits
+
+
+def test_an_operator_that_hides_a_hundred_is_counted_as_a_hundred() -> None:
+    @torch.library.custom_op("hidden::hundred", mutates_args=())
+    def hundred(values: torch.Tensor) -> torch.Tensor:
+        for _ in range(100):
+            values = values + 1
+        return values
+
+    values = torch.zeros(5)
+    with OperatorCount() as count:
+        found = hundred(values)
+    assert found.tolist() == [100.0] * 5
+    assert (count.kernels, count.moved) == (100, 100 * 2 * 20)
+
+
+def test_an_operator_that_cannot_be_looked_into_is_refused() -> None:
+    with torch.library._scoped_library("hidden", "FRAGMENT") as library:
+        library.define("closed(Tensor values) -> Tensor")
+        library.impl("closed", lambda values: values + 1, "CPU")
+        with pytest.raises(KeyError, match="hidden::closed"), OperatorCount():
+            torch.ops.hidden.closed(torch.zeros(5))
 
 
 @pytest.mark.slow
