@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from src.explanation.explainer import explain
 from src.gaussian_process.joined_model import JoinedModel, Judge
 from src.gaussian_process.process import fit_gaussian_process
 from src.graph import Batch
@@ -23,6 +24,8 @@ from src.hardware.inference import predict_batches
 from src.model import AffinityModel, build_model
 from src.visnet.chunked_kernels import CHUNK_ELEMENTS
 from src.visnet.message_passing import sum_by_index
+from tests.complexes import GRAPH_SETTINGS
+from tests.explanation.models import read
 from tests.synthetic import INTERACTION_CUTOFF, random_batch, tiny_settings
 from tests.training_runs import make_trainer
 
@@ -32,16 +35,17 @@ aten = torch.ops.aten
 
 
 class OneDevice(TorchDispatchMode):
-    """Every operation may see tensors of one device; values that are read are counted, and all are 1."""
+    """Every operation may see tensors of one device; those are counted, and the values that are read, which are 1."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.reads = 0
+        self.operations = self.reads = 0
 
     def __torch_dispatch__(
         self, operator: Any, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        self.operations += 1
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         # A number on the CPU is no fault: it travels with the operation.
         devices = {tensor.device for tensor in tensors if tensor.device == META or tensor.dim()}
@@ -52,6 +56,8 @@ class OneDevice(TorchDispatchMode):
         if devices == {META} and operator is aten._to_copy.default and kwargs.get("device") == CPU:
             self.reads += 1
             return torch.ones(args[0].shape, dtype=kwargs.get("dtype") or args[0].dtype)
+        if devices == {CPU} and operator is aten._to_copy.default and kwargs.get("device") == META:
+            assert kwargs.get("non_blocking"), "the device is waited for until it has what it is sent"
         return operator(*args, **kwargs)
 
 
@@ -88,6 +94,28 @@ def test_a_prediction_of_network_and_process_reads_once(model: AffinityModel) ->
     with OneDevice() as mode:
         predict_batches(Judge(joined), BATCHES, META)
     assert mode.reads == 1
+
+
+def test_an_explanation_of_network_and_process_reads_once(tmp_path: Path, model: AffinityModel) -> None:
+    joined = JoinedModel(model, fit_gaussian_process(BATCHES, INTERACTION_CUTOFF), 0.5).to(META)
+    with OneDevice() as mode:
+        explained = explain([joined, joined], *read(tmp_path), GRAPH_SETTINGS, META)
+    assert mode.reads == 1
+    assert explained.contact_pk.tolist() == [1.0] * explained.contact_distance.size
+
+
+def test_what_the_process_gives_a_contact_takes_as_many_operations_for_any_number_of_points(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = []
+    for points in (4, 32):
+        monkeypatch.setattr("src.gaussian_process.process.PATH_POINTS", points)
+        process = fit_gaussian_process(BATCHES, INTERACTION_CUTOFF).to(META)
+        with OneDevice() as mode, torch.no_grad():
+            process.contributions(BATCHES[0].to(META))
+        assert mode.reads == 0
+        found.append(mode.operations)
+    assert found[0] == found[1] < 600
 
 
 def on_output(change: Callable[[Tensor, Batch], Tensor]) -> Callable[[AffinityModel], object]:

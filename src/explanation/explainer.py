@@ -145,17 +145,19 @@ def explain(
     assert models, "no model to explain"
     graph, _ = build_graph(ligand.name, ligand, protein, settings)
     pocket = pocket_atoms(ligand, protein, settings)
-    batch = collate([Example(graph, math.nan)]).to(device)
-    parts = [model.eval().contributions(batch) for model in models]
-    ligand_atom, pocket_atom = (index.cpu().numpy() for index in batch.contacts)
+    batch = collate([Example(graph, math.nan)])
+    on_device = batch.to(device)
+    told = [torch.cat([model.eval().constant.view(1), model.contributions(on_device).pk]) for model in models]
+    constant, *contact_pk = torch.stack(told).double().cpu().numpy().mean(axis=0)
+    ligand_atom, pocket_atom = batch.contacts.numpy()
     assert len(pocket) == graph.num_atoms - graph.num_ligand_atoms, "the pocket is not that of the graph"
     return Attribution(
         name=ligand.name,
         mol=ligand.mol,
         ligand=ligand.atoms,
         pocket=pocket,
-        constant=float(np.mean([model.constant.item() for model in models])),
-        contact_pk=np.mean([part.pk.double().cpu().numpy() for part in parts], axis=0),
+        constant=float(constant),
+        contact_pk=np.array(contact_pk),
         ligand_atom=ligand_atom,
         pocket_atom=pocket_atom - graph.num_ligand_atoms,
         num_models=len(models),

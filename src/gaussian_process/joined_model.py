@@ -46,7 +46,7 @@ class JoinedModel(nn.Module):
     def constant(self) -> Tensor:
         """pK of a ligand without contacts."""
         constant = self.network.constant
-        return self.mean(constant, constant.new_tensor(self.process.intercept))
+        return self.mean(constant, torch.full_like(constant, self.process.intercept))
 
     def forward(self, batch: Batch) -> Tensor:
         """pK [G] of the complexes of a batch."""

@@ -91,6 +91,8 @@ class GaussianProcess(nn.Module):
         buffers["references"] = stored["references"].float() * (FARTHEST / REFERENCE_STEPS * buffers["factor"])
         buffers |= {"columns": stored["columns"].long(), "environments": torch.from_numpy(bits.T.copy()).float()}
         buffers["num_environments"] = buffers["environments"].sum(0)
+        points, lengths = np.polynomial.legendre.leggauss(PATH_POINTS)
+        buffers["path"] = torch.from_numpy(np.stack([points + 1, lengths]) / 2).float()  # [2, points] scales, lengths
         for name, tensor in buffers.items():
             self.register_buffer(name, tensor, persistent=False)
 
@@ -127,15 +129,22 @@ class GaussianProcess(nn.Module):
         gets the integral of its derivative (Aumann-Shapley values, as in Sundararajan et al., arXiv 1703.01365).
         """
         weights = contact_weights(batch, self.cutoff)
-        total = self.slope * weights
-        for point, length in zip(*np.polynomial.legendre.leggauss(PATH_POINTS), strict=True):
-            with torch.enable_grad():
-                scale = torch.full_like(weights, (point + 1) / 2).requires_grad_()
-                profiles = contact_profiles(batch, scale * weights)
-                by_likeness = saturation(profiles.total) * self.weigh(self.likenesses(profiles))
-                (slope,) = torch.autograd.grad(by_likeness.sum(), scale)
-            total = total + length / 2 * slope
-        return total
+        scales, lengths = self.path
+
+        def on_way(counts: Tensor) -> Tensor:
+            """[points * G, ...] of counts [G, ...], which grow with the weights of the contacts."""
+            return (scales.view(-1, *[1] * counts.dim()) * counts).flatten(0, 1)
+
+        with torch.enable_grad():
+            grown = weights.detach().requires_grad_()
+            contacts, residues, *of_ligand, total = contact_profiles(batch, grown)
+            whole = [counts.repeat(len(scales), 1) for counts in of_ligand]
+            profiles = ContactProfiles(on_way(contacts), on_way(residues), *whole, on_way(total))
+            by_likeness = saturation(profiles.total) * self.weigh(self.likenesses(profiles))
+            # The chain rule gives the scale of a point once more, as a factor.
+            added = (by_likeness.view(len(scales), batch.num_graphs).sum(1) * lengths / scales).sum()
+            (slope,) = torch.autograd.grad(added, grown)
+        return (self.slope + slope) * weights
 
     def weigh(self, likenesses: Likenesses) -> Tensor:
         """[G] the sum over the references of likeness times weight."""

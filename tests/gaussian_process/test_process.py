@@ -15,6 +15,7 @@ from src.gaussian_process import process as gaussian_process
 from src.gaussian_process.likenesses import shared_bits
 from src.gaussian_process.process import (
     NOISE,
+    PATH_POINTS,
     GaussianProcess,
     environment_bits,
     fit_gaussian_process,
@@ -169,6 +170,18 @@ def test_contributions_add_up_and_are_those_of_the_contacts(process: GaussianPro
     assert terms.abs().max() > 0.01
     assert nearly_nothing.any()
     assert terms[nearly_nothing].abs().max() < 1e-3
+
+
+def test_contributions_are_integrals_along_the_way_on_which_contacts_grow(process: GaussianProcess) -> None:
+    batch = random_batch(3, 11, num_ligand_atoms=12, num_pocket_atoms=40)
+    weights = contact_weights(batch, INTERACTION_CUTOFF)
+    expected = process.slope * weights
+    for point, length in zip(*np.polynomial.legendre.leggauss(PATH_POINTS), strict=True):
+        scale = torch.full_like(weights, (point + 1) / 2).requires_grad_()
+        profiles = contact_profiles(batch, scale * weights)
+        added = saturation(profiles.total) * process.weigh(process.likenesses(profiles))
+        expected = expected + length / 2 * torch.autograd.grad(added.sum(), scale)[0]
+    torch.testing.assert_close(process.contributions(batch), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_it_is_read_as_it_was_written(process: GaussianProcess) -> None:
