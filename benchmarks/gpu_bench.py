@@ -82,7 +82,7 @@ class Bench:
     def why_not_here(self, form: str) -> str:
         """Why a form cannot be had; empty where it can."""
         try:
-            set_form(ViSNet(self.model_settings()), form)
+            set_form(ViSNet(self.model_settings()).to(self.device), form)
         except NotHereError as error:
             return str(error)
         return ""

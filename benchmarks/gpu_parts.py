@@ -10,7 +10,7 @@ from importlib import metadata
 
 import torch
 
-from benchmarks import gpu_runs, gpu_steps
+from benchmarks import gpu_memory, gpu_runs, gpu_steps
 from benchmarks.gpu import Row
 from benchmarks.gpu_bench import Bench
 from benchmarks.measuring import machine
@@ -58,8 +58,8 @@ PARTS: dict[str, Callable[[Bench], Iterator[Row]]] = {
     "speed": gpu_steps.speed,
     "launches": gpu_steps.launches,
     "waits": gpu_steps.waits,
-    "memory": gpu_runs.memory,
-    "full-memory": gpu_runs.full_memory,
+    "memory": gpu_memory.memory,
+    "full-memory": gpu_memory.full_memory,
     "epoch": gpu_runs.epoch,
     "screening": gpu_runs.screening,
     "resume": gpu_runs.resume_of_runs,

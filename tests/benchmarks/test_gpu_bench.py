@@ -36,6 +36,13 @@ def test_a_form_whose_kernels_cannot_be_had_is_left_out_and_says_why(
     assert bench.why_not_here("newer")
 
 
+def test_kernels_are_made_for_a_network_on_the_device(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of Triton refuse a network on the CPU."""
+    monkeypatch.setattr(bench, "device", torch.device("meta"))
+    monkeypatch.setitem(OURS, "own", ("fast", lambda model: "kernels" if model.out_norm.weight.is_meta else None))
+    assert "own" in bench.forms
+
+
 def test_a_form_that_made_the_gpu_unusable_is_left_out(tmp_path: Path) -> None:
     bench = Bench(torch.device("cpu"), ON_CPU, tmp_path, without=frozenset({"fast"}))
     assert "fast" not in bench.forms
