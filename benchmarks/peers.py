@@ -19,7 +19,6 @@ import copy
 import csv
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +36,7 @@ from torch_geometric.nn.models import SchNet, ViSNet
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks.pretrained import RECIPE, clean_index  # noqa: E402
+from benchmarks.pretrained import RECIPE, clean_index, settings_of_run, train  # noqa: E402
 from config import CONFIG  # noqa: E402
 from src.data.dataset import Dataset, load_dataset  # noqa: E402
 from src.data.pyg import EDGE_TYPES, ComplexDataset  # noqa: E402
@@ -47,7 +46,6 @@ from src.settings import Settings, read_settings  # noqa: E402
 from src.similarity.splits import compare_complexes, split_dataset  # noqa: E402
 
 OURS = {"this program": "predicted_pK", "this program, network alone": "predicted_pK_network"}
-FRACTIONS = {"train_split": 0.8, "validation_split": 0.1}
 LEARNING_RATES, TRIAL_EPOCHS = (5e-4, 1.5e-3), 2
 CUTOFF = 6.0  # Å, of contacts, the longest edges
 
@@ -120,8 +118,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     for seed in options.seeds:
         folder = options.work / f"{options.split}-{seed}"
-        changes = _changes(options, index, folder, seed)
-        _train_ours(folder, changes)
+        changes = settings_of_run(options, index, folder, seed) | {"split": options.split}
+        if not (folder / "results" / "metrics.json").exists():
+            train(changes)
         settings = read_settings({**CONFIG, **changes}, root=ROOT)
         dataset = load_dataset(settings.data, settings.graph, settings.processing)
         split = split_dataset(dataset, settings.data, seed, compare_complexes(dataset, settings.processing))
@@ -186,27 +185,6 @@ def _predict(network: nn.Module, part: ComplexDataset) -> tuple[Tensor, Tensor]:
     mean, deviation = network.scale
     batches = list(DataLoader(part, batch_size=32))
     return torch.cat([network(one) * deviation + mean for one in batches]), torch.cat([one.y for one in batches])
-
-
-def _changes(options: argparse.Namespace, index: Path, folder: Path, seed: int) -> dict[str, object]:
-    return {
-        **RECIPE,
-        **FRACTIONS,
-        "split": options.split,
-        "seed": seed,
-        "dataset_path": str(options.data),
-        "index_file": str(index),
-        "processed_data_dir": str(options.work / "processed_data"),
-        "checkpoint_dir": str(folder / "checkpoints"),
-        "results_dir": str(folder / "results"),
-        "cpu_processes": options.threads,
-    }
-
-
-def _train_ours(folder: Path, changes: dict[str, object]) -> None:
-    if not (folder / "results" / "metrics.json").exists():
-        assignments = [part for key, value in changes.items() for part in ("--set", f"{key}={value}")]
-        subprocess.run([sys.executable, ROOT / "main.py", *assignments], check=True)
 
 
 def _table(options: argparse.Namespace) -> str:
