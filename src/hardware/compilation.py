@@ -12,23 +12,25 @@ from torch import Tensor
 from src.checkpoint import restore_rng, rng_state
 from src.graph import Batch
 from src.hardware.device import autocast
+from src.hardware.memory_plan import usable_memory
 from src.hardware.out_of_memory import free_memory, is_out_of_memory, memory_fault
 from src.model import AffinityModel, ViSNet
-from src.visnet.chunked_kernels import EAGER, ChunkedKernels
+from src.visnet.chunked_kernels import EAGER, ChunkedKernels, elements_within
 from src.visnet.kernels import Kernels
 
 log = logging.getLogger(__name__)
 
-# Compiling takes one to three minutes the first time; torch keeps the result on disk.
-WORTH_COMPILING_S = 1800  # seconds that the steps of the whole training would take
+# Seconds that the steps of a training would take. Compiling takes one to three minutes the first time, and seconds when
+# torch has the result on disk; steps then take some three quarters of the time.
+WORTH_COMPILING_S = 600
 MAX_COMPILED_VARIANTS = 32  # compiled forms of a kernel; by default torch stops compiling after 8
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative difference of gradients
 
 
-def compiled_kernels() -> Kernels:
+def compiled_kernels(plain: ChunkedKernels = EAGER) -> Kernels:
     """Not compiled before the first call, and then for each kind of layer, with one length and with any length."""
     torch._dynamo.config.recompile_limit = max(MAX_COMPILED_VARIANTS, torch._dynamo.config.recompile_limit)
-    return ChunkedKernels(*map(torch.compile, EAGER))
+    return ChunkedKernels(*map(torch.compile, plain[:2]), plain.elements)
 
 
 def kernels_named(name: str, model: ViSNet) -> Kernels:
@@ -90,6 +92,7 @@ def _fastest(
     log.info("timing a step, to know which way to pass messages is the fastest")
     on_device = [batch.to(device) for batch in batches]
     plain = seconds, _ = _run(model, EAGER, on_device, precision)
+    chunked = _with_long_chunks(model.representation, device)
     common = plain, model, on_device, precision, earlier is None
     # What 'lean' replays, it replays in chunks; Triton's kernels have none.
     suited = device.type == "cuda" and model.representation.message_passing != "lean" and earlier != "compiled"
@@ -97,13 +100,21 @@ def _fastest(
     if by_triton and _is_better("by Triton", by_triton, *common):
         return "triton", by_triton
     if earlier == "triton":
-        return "plain", EAGER
+        return "plain", chunked
     if earlier is None and seconds * num_steps < WORTH_COMPILING_S:
         log.info("message passing is not compiled: the steps take too little time for that to pay")
-        return "plain", EAGER
+        return "plain", chunked
     log.info("compiling the message passing: minutes at the first time, seconds later")
-    compiled = compiled_kernels()
-    return ("compiled", compiled) if _is_better("compiled", compiled, *common) else ("plain", EAGER)
+    compiled = compiled_kernels(chunked)
+    return ("compiled", compiled) if _is_better("compiled", compiled, *common) else ("plain", chunked)
+
+
+def _with_long_chunks(model: ViSNet, device: torch.device) -> ChunkedKernels:
+    """The plain kernels, on a CUDA GPU with chunks for the memory that the steps until now have left of it."""
+    if device.type != "cuda":
+        return EAGER
+    free = usable_memory(device) - torch.cuda.max_memory_allocated(device)
+    return EAGER._replace(elements=elements_within(free, (model.lmax + 1) ** 2 - 1))
 
 
 def _is_better(

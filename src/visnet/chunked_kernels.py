@@ -24,8 +24,12 @@ from src.visnet.message_passing import (
 )
 
 # Elements [C, F] of a chunk. On a CPU core the few dozen arrays of a chunk then stay near its caches; a GPU needs
-# enough edges at once to fill it.
+# enough edges at once to fill it, and where its memory is not short, as many as there are: each chunk costs a step 700
+# operations.
 CHUNK_ELEMENTS = {"cpu": 2**16, "cuda": 2**20}
+MOST_ELEMENTS = 2**24  # 131,072 edges of 128 channels
+ELEMENT_BYTES = 60  # that one element more of a chunk takes at the peak of a step, for each component of its vectors
+CHUNK_SHARE = 0.5  # of the free memory
 
 
 class ChunkedKernels(NamedTuple):
@@ -33,6 +37,7 @@ class ChunkedKernels(NamedTuple):
 
     message_chunk: Callable[..., tuple[Messages, Products]]
     gradient_chunk: Callable[..., tuple[Nodes, Tensor, EdgeWeights]]
+    elements: int | None = None  # [C, F] of a chunk; None = by the kind of device
 
     def prepared(self, edges: Edges, _num_atoms: int) -> Edges:
         return edges
@@ -50,7 +55,8 @@ class ChunkedKernels(NamedTuple):
         return dot * gate_dot + added, third * gate_vec.unsqueeze(1)
 
     def longest_run(self, channels: int, device: torch.device) -> int:
-        return max(1, CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"]) // channels)
+        elements = self.elements or CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cuda"])
+        return max(1, elements // channels)
 
     def messages(
         self,
@@ -113,6 +119,12 @@ class ChunkedKernels(NamedTuple):
 
 
 EAGER = ChunkedKernels(message_chunk, message_chunk_gradient)
+
+
+def elements_within(free: float, components: int) -> int | None:
+    """Elements of the chunks on a GPU of which a step leaves so many bytes free; None = no more than usual."""
+    more = CHUNK_SHARE * free / (ELEMENT_BYTES * components)
+    return min(MOST_ELEMENTS, CHUNK_ELEMENTS["cuda"] + int(more)) if more >= CHUNK_ELEMENTS["cuda"] else None
 
 
 def chunks(num_edges: int, longest: int) -> Iterator[slice]:

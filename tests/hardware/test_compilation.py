@@ -33,7 +33,7 @@ def slowed(kernels: ChunkedKernels) -> ChunkedKernels:
 
         return run
 
-    return ChunkedKernels(*map(wait, kernels))
+    return ChunkedKernels(*map(wait, kernels[:2]))
 
 
 def choose(model: AffinityModel, num_steps: int = 10**9, earlier: str | None = None) -> Kernels:
@@ -47,18 +47,18 @@ def test_the_faster_kernels_are_taken(model, monkeypatch, caplog):
     caplog.set_level("INFO")
     plain, compiled = slowed(EAGER), ChunkedKernels(*EAGER)
     monkeypatch.setattr(compilation, "EAGER", plain)
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: compiled)
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda *_: compiled)
     assert choose(model) is compiled
     assert "message passing is compiled" in caplog.text
     monkeypatch.setattr(compilation, "EAGER", compiled)
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: plain)
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda *_: plain)
     assert choose(model) is compiled
     assert "no faster here" in caplog.text
     assert choose(model, earlier="compiled") is plain  # as the run did that goes on
 
 
 def test_a_short_training_is_not_compiled(model, monkeypatch):
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: pytest.fail("compiled"))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda *_: pytest.fail("compiled"))
     assert choose(model, num_steps=3) is EAGER
 
 
@@ -66,7 +66,7 @@ def test_without_a_compiler_the_plain_kernels_are_used_and_it_is_said(model, mon
     def no_compiler(*_):
         raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found\nand more")
 
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(no_compiler, no_compiler))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda *_: ChunkedKernels(no_compiler, no_compiler))
     for earlier in (None, "compiled"):
         assert choose(model, earlier=earlier) is EAGER
     assert (
@@ -87,7 +87,7 @@ def scaled_gradient(factor, *arguments):
 @pytest.mark.parametrize("factor", [1.1, float("nan")])
 def test_kernels_with_other_gradients_are_refused(factor, model, monkeypatch, caplog):
     wrong = partial(scaled_gradient, factor)
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(EAGER.message_chunk, wrong))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda *_: ChunkedKernels(EAGER.message_chunk, wrong))
     assert choose(model, earlier="compiled") is EAGER
     assert "gradients would differ" in caplog.text
 
@@ -96,13 +96,13 @@ def test_without_memory_to_try_the_plain_kernels_are_used(model, monkeypatch, ca
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: ChunkedKernels(full, full))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda *_: ChunkedKernels(full, full))
     assert choose(model) is EAGER
     assert "memory ran out while it was tried" in caplog.text
 
 
 def test_trying_changes_nothing(model, monkeypatch):
-    monkeypatch.setattr(compilation, "compiled_kernels", lambda: slowed(EAGER))
+    monkeypatch.setattr(compilation, "compiled_kernels", lambda *_: slowed(EAGER))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     torch.manual_seed(7)
     expected = torch.rand(3)
@@ -115,15 +115,20 @@ def test_trying_changes_nothing(model, monkeypatch):
 
 
 @pytest.fixture
-def on_a_card(model: AffinityModel, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def on_a_card(model: AffinityModel, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[str, Kernels]]:
     """Chooses as on a CUDA GPU, where batches stay on the CPU and the given kernels stand for Triton's."""
 
-    def choose_on_card(by_triton: Kernels | None, plain: Kernels = EAGER, **more: object) -> str:
+    def choose_on_card(
+        by_triton: Kernels | None, plain: Kernels = EAGER, free: float = 1e9, **more: object
+    ) -> tuple[str, Kernels]:
         monkeypatch.setattr(compilation, "triton_kernels", lambda _model: by_triton)
         monkeypatch.setattr(compilation, "EAGER", plain)
         monkeypatch.setattr(Batch, "to", lambda batch, _device: batch)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device: (free, 6e10))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _device: 0)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _device: 0)
         common = {"num_steps": 1, "device": torch.device("cuda"), "precision": torch.float32}
-        return fastest_kernels(model, BATCHES, **common, **more)[0]
+        return fastest_kernels(model, BATCHES, **common, **more)
 
     return choose_on_card
 
@@ -131,28 +136,37 @@ def on_a_card(model: AffinityModel, monkeypatch: pytest.MonkeyPatch) -> Callable
 def test_triton_is_taken_on_a_card_however_short_the_run_is(on_a_card, model, caplog):
     caplog.set_level("INFO")
     by_triton = ChunkedKernels(*EAGER)
-    assert on_a_card(by_triton, slowed(EAGER)) == "triton"
+    assert on_a_card(by_triton, slowed(EAGER))[0] == "triton"
     assert "message passing is by Triton" in caplog.text
-    assert on_a_card(slowed(EAGER)) == "plain"
+    assert on_a_card(slowed(EAGER))[0] == "plain"
     assert "message passing is not by Triton: that is no faster here" in caplog.text
-    assert on_a_card(None, slowed(EAGER)) == "plain"
+    assert on_a_card(None, slowed(EAGER))[0] == "plain"
     model.representation.message_passing = "lean"
-    assert on_a_card(by_triton, slowed(EAGER)) == "plain"
+    assert on_a_card(by_triton, slowed(EAGER))[0] == "plain"
 
 
 def test_triton_is_not_taken_where_it_fails_or_differs(on_a_card, caplog):
     def fails(*_):
         raise RuntimeError("PTX compilation failed")
 
-    assert on_a_card(ChunkedKernels(fails, fails), slowed(EAGER)) == "plain"
+    assert on_a_card(ChunkedKernels(fails, fails), slowed(EAGER))[0] == "plain"
     assert "message passing is not by Triton, training is slower: RuntimeError: PTX compilation failed" in caplog.text
-    assert on_a_card(ChunkedKernels(EAGER.message_chunk, partial(scaled_gradient, 2.0)), slowed(EAGER)) == "plain"
+    assert on_a_card(ChunkedKernels(EAGER.message_chunk, partial(scaled_gradient, 2.0)), slowed(EAGER))[0] == "plain"
     assert "message passing is not by Triton: gradients would differ" in caplog.text
 
 
 def test_a_run_by_triton_goes_on_by_triton_if_it_can(on_a_card):
-    assert on_a_card(slowed(EAGER), earlier="triton") == "triton"
-    assert on_a_card(None, slowed(EAGER), earlier="triton") == "plain"
+    assert on_a_card(slowed(EAGER), earlier="triton")[0] == "triton"
+    assert on_a_card(None, slowed(EAGER), earlier="triton")[0] == "plain"
+
+
+@pytest.mark.parametrize(("free", "elements"), [(1e8, None), (2e9, 2**20 + int(0.85e9 / 180)), (8e9, 2**24)])
+def test_without_triton_chunks_are_as_long_as_the_free_memory_allows(on_a_card, free, elements):
+    """Usable are 85 % of what is free, of which chunks take half; at lmax 1 an element takes 180 bytes."""
+    name, kernels = on_a_card(None, free=free)
+    assert name == "plain"
+    assert kernels.elements == elements
+    assert kernels.longest_run(64, torch.device("cuda")) == (elements or 2**20) // 64
 
 
 @pytest.mark.parametrize(("changes", "reason"), [({"hidden_channels": 48}, "powers of two"), ({}, "triton halted")])
