@@ -24,7 +24,7 @@ from src.hardware.device import choose_precision
 from src.hardware.inference import predict_batches
 from src.hardware.out_of_memory import free_memory, memory_fault, num_edges
 from src.optimization.gradients import WindowGradient
-from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler
+from src.optimization.optimizer import WeightAverage, make_optimizer, make_scheduler, reserve_moments
 from src.optimization.progress import (
     Outlook,
     Progress,
@@ -225,26 +225,28 @@ class Trainer:
     def _move_weights(self) -> None:
         """Let the optimizer move the weights once, wholly or not at all.
 
-        Memory can run out in the first step, where the optimizer allocates its state before it moves anything: that
-        state is dropped, and the step tried again. One that ran out later is not: it would count the gradient twice.
+        A step for which memory ran out is tried again, when memory was freed; but not one that had begun to write, as
+        it would count the gradient twice.
         """
-        state = self.optimizer.state
-        known = set(state)
-        tensors = [*self.model.parameters(), *(value for values in state.values() for value in values.values())]
-        versions = [tensor._version for tensor in tensors]  # torch counts what is written into a tensor
-        fault = memory_fault(self.scaler.step, self.optimizer)
-        untouched = versions == [tensor._version for tensor in tensors]
-        if fault and untouched:
-            for parameter in set(state) - known:
-                del state[parameter]
+        for _ in range(2):
+            fault = memory_fault(reserve_moments, self.optimizer)
+            before = self._versions()
+            fault = fault or memory_fault(self.scaler.step, self.optimizer)
+            if fault is None:
+                return
+            if before != self._versions():
+                break
             free_memory(self.device)
-            fault = memory_fault(self.scaler.step, self.optimizer)
-        if fault:
-            raise TrainingError(
-                f"no memory for the step of the optimizer ({fault}); the last checkpoint is whole. Free memory that "
-                "other programs use and give the same command, or use device = 'cpu', or start a new run with a "
-                "smaller visnet_hidden_channels"
-            )
+        raise TrainingError(
+            f"no memory for the step of the optimizer ({fault}); the last checkpoint is whole. Free memory that "
+            "other programs use and give the same command, or use device = 'cpu', or start a new run with a "
+            "smaller visnet_hidden_channels"
+        )
+
+    def _versions(self) -> list[int]:
+        """How often torch has seen something written into each weight, and into what the optimizer knows of it."""
+        known = (value for values in self.optimizer.state.values() for value in values.values())
+        return [tensor._version for tensor in (*self.model.parameters(), *known)]
 
     def _halve_scale(self, codes: Sequence[str]) -> None:
         self.scaler.update(self.scaler.get_scale() / 2)

@@ -16,6 +16,7 @@ from src import training
 from src.checkpoint import CheckpointError, load_checkpoint, newest_checkpoint, save_checkpoint
 from src.evaluation.calibration import calibrate
 from src.graph import Batch
+from src.optimization import optimizer as optimizer_module
 from src.optimization import saving
 from src.optimization.optimizer import FINAL_LEARNING_RATE
 from src.optimization.progress import write_history
@@ -402,11 +403,17 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+@pytest.fixture(params=["fused", "each weight by itself"])
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How the optimizer moves the weights; fused is what it is on a CUDA GPU."""
+    monkeypatch.setattr(optimizer_module, "FUSED_ON", ("cpu",) if request.param == "fused" else ())
+
+
 @pytest.mark.fault("E2")
 def test_memory_that_runs_out_while_the_optimizer_allocates_its_state(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: None
 ) -> None:
-    """Adam allocates parameter after parameter; without a cleaning up the next try would find half a state."""
+    """Parameter after parameter; the next try must not find half a state."""
     trainer, clean = make_trainer(tmp_path), make_trainer(tmp_path)
     trainer.model.dropout = clean.model.dropout = 0.0
     clean._train_window(make_batches(0))
@@ -421,7 +428,7 @@ def test_memory_that_runs_out_while_the_optimizer_allocates_its_state(
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("earlier_steps", [0, 1])
 def test_a_step_that_moved_nothing_is_tried_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier_steps: int, precision: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: None, earlier_steps: int, precision: str
 ) -> None:
     def steps(*, fails: bool) -> Trainer:
         trainer = make_trainer(tmp_path, precision=precision)
@@ -453,7 +460,46 @@ def test_a_step_that_was_cut_off_is_not_made_twice(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.fault("E2")
-def test_a_step_for_which_there_is_never_memory_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fused_step_that_may_have_moved_weights_is_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch counts the steps that it writes before the kernel runs, and nothing of what the kernel writes."""
+    monkeypatch.setattr(optimizer_module, "FUSED_ON", ("cpu",))
+    trainer = make_trainer(tmp_path)
+    fail_once(monkeypatch, torch, "_fused_adam_")
+    with pytest.raises(TrainingError, match="no memory for the step of the optimizer"):
+        trainer._train_window(make_batches(0))
+    assert {state["step"].item() for state in trainer.optimizer.state.values()} == {1.0}
+
+
+@pytest.mark.fault("C1")
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+@pytest.mark.parametrize("now_fused", [False, True])
+def test_a_run_goes_on_from_a_checkpoint_of_the_other_form_of_the_optimizer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str, now_fused: bool
+) -> None:
+    def trained(folder: str, fused: bool, epochs: int = EPOCHS) -> Trainer:
+        monkeypatch.setattr(optimizer_module, "FUSED_ON", ("cpu",) if fused else ())
+        trainer = make_trainer(tmp_path / folder, optimizer=optimizer, epochs=epochs, scheduler="plateau")
+        if epochs == EPOCHS:
+            start = load_checkpoint(tmp_path / "first/checkpoints/checkpoint.pth.tar")
+            trainer.load_state_dict(start)
+            assert_same(trainer.optimizer.state_dict()["state"], start["optimizer"]["state"])
+        trainer.fit(train_batches, VALIDATION)
+        assert trainer.optimizer.param_groups[0]["fused"] is (True if fused else None)
+        return trainer
+
+    trained("first", not now_fused, epochs=1)
+    other, same = (trained(f"then-{fused}", fused) for fused in (now_fused, not now_fused))
+    assert other.progress.step == EPOCHS * NUM_BATCHES
+    for one, expected in zip(other.model.parameters(), same.model.parameters(), strict=True):
+        torch.testing.assert_close(one, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.fault("E2")
+def test_a_step_for_which_there_is_never_memory_ends_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: None
+) -> None:
     trainer = make_trainer(tmp_path)
     before = [parameter.detach().clone() for parameter in trainer.model.parameters()]
     fail_once(monkeypatch, torch, "zeros_like", call=1, times=100)

@@ -12,13 +12,37 @@ from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from src.settings import TrainingSettings
 
+FUSED_ON = ("cuda",)  # kinds of devices
 FINAL_LEARNING_RATE = 0.01  # fraction of learning_rate at the end of the cosine
 
 
 def make_optimizer(model: nn.Module, settings: TrainingSettings) -> torch.optim.Optimizer:
+    """Adam or AdamW; on a CUDA GPU one kernel moves many weights, wherever a state that is loaded comes from."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    parameters = list(model.parameters())
+    fused = parameters[0].device.type in FUSED_ON or None
     # eps=1e-7 keeps the step bounded where second moments underflow.
-    return kind(model.parameters(), lr=settings.learning_rate, eps=1e-7, weight_decay=settings.weight_decay)
+    options = {"eps": 1e-7, "weight_decay": settings.weight_decay, "fused": fused}
+    optimizer = kind(parameters, lr=settings.learning_rate, **options)
+
+    def in_this_form(_optimizer: torch.optim.Optimizer, state: dict) -> dict:
+        return {**state, "param_groups": [{**group, "fused": fused} for group in state["param_groups"]]}
+
+    optimizer.register_load_state_dict_pre_hook(in_this_form)
+    return optimizer
+
+
+def reserve_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Make what the optimizer remembers of each weight that it has not moved yet, as its step would.
+
+    So memory runs out before anything has moved, if it does: torch does not count what a fused kernel writes.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and parameter not in optimizer.state:
+                step = torch.zeros((), dtype=torch.float32, device=parameter.device if group["fused"] else "cpu")
+                moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                optimizer.state[parameter] = {"step": step, **moments}
 
 
 def make_scheduler(

@@ -10,9 +10,16 @@ import pytest
 import torch
 from torch import nn
 
-from src.optimization.optimizer import FINAL_LEARNING_RATE, WeightAverage, make_optimizer, make_scheduler
+from src.optimization.optimizer import (
+    FINAL_LEARNING_RATE,
+    WeightAverage,
+    make_optimizer,
+    make_scheduler,
+    reserve_moments,
+)
 from src.settings import TrainingSettings
 from tests.complexes import small_settings
+from tests.training_runs import assert_same
 
 
 def settings_of(tmp_path: Path, **changes: object) -> TrainingSettings:
@@ -33,6 +40,22 @@ def test_the_optimizer_has_the_settings(tmp_path: Path, name: str, kind: type) -
     assert type(optimizer) is kind
     (group,) = optimizer.param_groups
     assert (group["lr"], group["weight_decay"], group["eps"]) == (0.02, 0.3, 1e-7)
+
+
+def test_what_is_reserved_is_what_a_first_step_would_make(tmp_path: Path) -> None:
+    """Of the weights that have a gradient."""
+
+    def state_after(*, reserved: bool) -> dict:
+        model = nn.ModuleList([linear(1.0), linear(2.0)])
+        optimizer = make_optimizer(model, settings_of(tmp_path))
+        model[0](torch.ones(1, 1)).sum().backward()
+        if reserved:
+            reserve_moments(optimizer)
+            assert not any(value.any() for state in optimizer.state.values() for value in state.values())
+        optimizer.step()
+        return optimizer.state_dict()
+
+    assert_same(state_after(reserved=True), state_after(reserved=False))
 
 
 def rates(tmp_path: Path, count: int, num_steps: Sequence[int] = (), **changes: object) -> list[float]:
