@@ -14,6 +14,9 @@ os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 if sys.platform == "linux" and not {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"} & os.environ.keys():
     os.environ["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
 
+# With workspaces of its own cuBLAS gives the same bits for the same products. A GPU reads this when it is used first.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def shut_out_foreign_modules() -> None:
     """From here on no file of the current folder or beside the scripts is imported, here and in child processes.

@@ -137,5 +137,24 @@ def tf32_products(precision: str, device: torch.device) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32 = earlier
 
 
+@contextlib.contextmanager
+def sums_in_fixed_order(wanted: bool) -> Iterator[None]:
+    """Where wanted, torch adds by index on a GPU in an order that is always the same, which takes more operations.
+
+    Of an operation that has no such form torch warns.
+    """
+    deterministic = torch.utils.deterministic
+    earlier = torch.are_deterministic_algorithms_enabled(), deterministic.fill_uninitialized_memory
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        deterministic.fill_uninitialized_memory = False  # it would write into all memory before its first use
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(earlier[0], warn_only=warns)
+        deterministic.fill_uninitialized_memory = earlier[1]
+
+
 def autocast(device: torch.device, precision: torch.dtype) -> torch.autocast:
     return torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32)

@@ -28,7 +28,7 @@ from src.data.prefetching import made_ahead
 from src.evaluation.findings import Split, split_json
 from src.graph import Batch
 from src.hardware.compilation import fastest_kernels, kernels_named
-from src.hardware.device import DeviceError, choose_device, tf32_products
+from src.hardware.device import DeviceError, choose_device, sums_in_fixed_order, tf32_products
 from src.hardware.memory_plan import EFFECTIVE_BATCH
 from src.hardware.out_of_memory import parts_within
 from src.model import build_model
@@ -163,7 +163,8 @@ def train(plan: RunPlan, dataset: Dataset, world: World) -> tuple[Trainer, Signa
         if world.is_main:
             write_json(Path(settings.output.results_dir) / "run.json", trainer.facts)
             write_json(Path(settings.output.results_dir) / "splits.json", split_json(plan.split))
-        stopped_by = trainer.fit(*make_loaders(settings, dataset, split, device, world))
+        with sums_in_fixed_order(trainer.facts["kernels"] == "triton"):  # those kernels have none of their own left
+            stopped_by = trainer.fit(*make_loaders(settings, dataset, split, device, world))
     world.meet()  # torchrun takes all ranks for failed when one ends while another still saves
     return trainer, stopped_by
 

@@ -10,7 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.hardware.device import DeviceError, _warn_once, autocast, choose_device, choose_precision, tf32_products
+from src.hardware.device import (
+    DeviceError,
+    _warn_once,
+    autocast,
+    choose_device,
+    choose_precision,
+    sums_in_fixed_order,
+    tf32_products,
+)
 from src.system.errors import UserError
 
 CPU = torch.device("cpu")
@@ -159,3 +167,15 @@ def test_tf32_is_for_products_on_a_gpu_and_ends_with_the_training(
         raise KeyboardInterrupt
     assert not torch.backends.cuda.matmul.allow_tf32
     assert ("same as 'fp32' on cpu" in caplog.text) == (device == "cpu")
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_sums_are_in_a_fixed_order_where_that_is_wanted_and_only_as_long(wanted: bool) -> None:
+    before = torch.utils.deterministic.fill_uninitialized_memory
+    with contextlib.suppress(KeyboardInterrupt), sums_in_fixed_order(wanted):
+        assert torch.are_deterministic_algorithms_enabled() == wanted
+        assert torch.is_deterministic_algorithms_warn_only_enabled() == wanted
+        assert torch.utils.deterministic.fill_uninitialized_memory == (before and not wanted)
+        raise KeyboardInterrupt
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory == before
