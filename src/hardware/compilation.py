@@ -20,9 +20,9 @@ from src.visnet.kernels import Kernels
 
 log = logging.getLogger(__name__)
 
-# Seconds that the steps of a training would take. Compiling takes one to three minutes the first time, and seconds when
-# torch has the result on disk; steps then take some three quarters of the time.
-WORTH_COMPILING_S = 600
+# Seconds that the steps of a training would take. Compiling takes one to five minutes the first time, and seconds when
+# torch has the result on disk; steps then take 0.75 to 0.92 of the time.
+WORTH_COMPILING_S = 1800
 MAX_COMPILED_VARIANTS = 32  # compiled forms of a kernel; by default torch stops compiling after 8
 LARGEST_DIFFERENCE = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}  # relative difference of gradients
 
