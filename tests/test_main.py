@@ -775,7 +775,7 @@ def test_plan_prints_what_fits_and_trains_nothing(run: Run, capsys: pytest.Captu
     out = capsys.readouterr().out
     assert re.search(r"^complexes +16$", out, re.MULTILINE)
     assert re.search(r"^batch_size 256 +\d+\.\d\d GB", out, re.MULTILINE)
-    assert re.search(r"^6 GB GPU +5\.08 GB +[\d,]+ +[\d,]+$", out, re.MULTILINE)
+    assert re.search(r"^6 GB GPU +5\.08 GB +[\d,]+ +[\d,]+ +[\d,]+$", out, re.MULTILINE)
     assert re.search(r'"batch_size": \d+,\n +"gradient_accumulation_steps": \d+,\n +"message_passing": "\w+",', out)
     assert not run.checkpoints.exists()
     assert not run.results.exists()
@@ -788,7 +788,7 @@ def test_a_run_with_auto_keeps_its_numbers_when_it_goes_on(
     assert run.train(batch_size="auto") == 0
     facts = json.loads((run.results / "run.json").read_text())
     keys = ("batch_size", "gradient_accumulation_steps", "message_passing")
-    assert [facts["config"][key] for key in keys] == [16, 1, "fast"]
+    assert [facts["config"][key] for key in keys] == [16, 1, "keep"]
     monkeypatch.setattr("src.hardware.memory_plan.usable_memory", lambda _: 1.0)
     caplog.clear()
     with caplog.at_level(logging.INFO):
@@ -796,7 +796,7 @@ def test_a_run_with_auto_keeps_its_numbers_when_it_goes_on(
     assert "going on from" in caplog.text
     assert "measuring the memory" not in caplog.text
     state = load_checkpoint(run.checkpoints / "checkpoint.pth.tar")
-    assert [state["config"][key] for key in keys] == [16, 1, "fast"]
+    assert [state["config"][key] for key in keys] == [16, 1, "keep"]
     # The numbers written out are the same run.
     assert run.train(batch_size=16, epochs=4) == 0
     assert [row["epoch"] for row in run.history()] == [1, 2, 3, 4]
