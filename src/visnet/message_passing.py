@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import FunctionCtx
 from torch.nn.functional import linear, silu
 
 from src.visnet.geometry import DEGREE_SLICES
@@ -97,6 +98,24 @@ def sum_by_index(values: Tensor, index: Tensor, size: int) -> Tensor:
     dtype = wide(values.dtype)
     total = torch.zeros((size, *values.shape[1:]), dtype=dtype, device=values.device)
     return total.index_add_(0, index, values.to(dtype))
+
+
+def rows_at(values: Tensor, index: Tensor) -> Tensor:
+    """Rows [n, ...] of values [N, ...]; the gradients of a row that many read are summed in float32 at least."""
+    return values.index_select(0, index) if values.dtype == wide(values.dtype) else _RowsAt.apply(values, index)
+
+
+class _RowsAt(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: FunctionCtx, values: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.size = len(values)
+        return values.index_select(0, index)
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, grad: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        return sum_by_index(grad, index, ctx.size).to(grad.dtype), None
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:

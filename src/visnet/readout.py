@@ -11,7 +11,7 @@ from torch.nn.functional import dropout, silu
 from src.graph import FEATURE_COLUMN, Batch, Side
 from src.visnet.geometry import cosine_envelope, distances_and_units, gaussian_basis, spherical_harmonics
 from src.visnet.layers import linear
-from src.visnet.message_passing import along, sum_by_index
+from src.visnet.message_passing import along, rows_at, sum_by_index
 
 if TYPE_CHECKING:
     from src.settings import ModelSettings
@@ -84,15 +84,15 @@ class ContactReadout(nn.Module):
         graph = batch.graph_of_contact
         distance, unit = distances_and_units(batch.pos, pocket_atom, ligand_atom)
         direction = spherical_harmonics(unit, self.lmax)
-        pair = self.ligand(x).index_select(0, ligand_atom) + self.pocket(x).index_select(0, pocket_atom)
-        pair = pair + along(self.ligand_vec(vec).index_select(0, ligand_atom), direction)
-        pair = pair + along(self.pocket_vec(vec).index_select(0, pocket_atom), direction)
+        pair = rows_at(self.ligand(x), ligand_atom) + rows_at(self.pocket(x), pocket_atom)
+        pair = pair + along(rows_at(self.ligand_vec(vec), ligand_atom), direction)
+        pair = pair + along(rows_at(self.pocket_vec(vec), pocket_atom), direction)
         hidden = silu(pair) * self.radial(gaussian_basis(distance, self.centres))
         num_contacts = sum_by_index(weight, graph, batch.num_graphs)
         context = self._context(x, weight, num_contacts, graph, batch)
         hidden = self.hidden(dropout(hidden, self.dropout, self.training))
-        hidden = silu(hidden + self.shift(context).index_select(0, graph))
-        hidden = hidden * (1 + self.gate(context)).index_select(0, graph)
+        hidden = silu(hidden + rows_at(self.shift(context), graph))
+        hidden = hidden * rows_at(1 + self.gate(context), graph)
         with torch.autocast(hidden.device.type, enabled=False):  # terms are summed over hundreds of contacts
             summed, averaged = self.last(hidden.to(self.last.weight.dtype)).unbind(-1)
             return CONTACT_SCALE * summed + averaged / (num_contacts + FEW_CONTACTS).index_select(0, graph)

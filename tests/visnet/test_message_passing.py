@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from src.visnet.chunked_kernels import CHUNK_ELEMENTS, EAGER, chunks
 from src.visnet.geometry import spherical_harmonics
@@ -13,6 +14,7 @@ from src.visnet.message_passing import (
     Nodes,
     pass_messages,
     rejection_product,
+    rows_at,
     sum_by_index,
 )
 from tests.synthetic import random_edge_operation
@@ -29,6 +31,29 @@ def test_sums_of_low_precision_values_are_float32():
     total = sum_by_index(torch.full((3000, 1), 1.0, dtype=torch.bfloat16), torch.zeros(3000, dtype=torch.int64), 2)
     assert total.dtype == torch.float32
     assert total.tolist() == [[3000.0], [0.0]]  # bfloat16 would stop at 256
+
+
+class SumsByIndex(TorchDispatchMode):
+    """Notes in which precision rows are added by index; a GPU rounds every one of such sums, a CPU only the last."""
+
+    def __init__(self):
+        super().__init__()
+        self.dtypes = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator.overloadpacket.__name__.startswith("index_add"):
+            self.dtypes.append(args[0].dtype)
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+def test_a_row_that_many_read_gets_the_sum_of_all_their_gradients(dtype):
+    values, readers = torch.ones(2, 1, dtype=dtype, requires_grad=True), torch.zeros(3000, dtype=torch.int64)
+    with SumsByIndex() as sums:
+        rows_at(values, readers).sum().backward()
+    assert sums.dtypes == [torch.float32]
+    assert values.grad.dtype == dtype
+    assert values.grad.tolist() == [[torch.tensor(3000.0).to(dtype).item()], [0.0]]
 
 
 def attention_case(envelope: float, vec: torch.Tensor | None, corrected: bool = True):
