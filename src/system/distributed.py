@@ -194,12 +194,13 @@ class Ranks(World):
         with self._talking():
             dist.all_reduce(flat)
         *parts, numbers = flat.split([*(parameter.numel() for parameter in parameters), len(numbers)])
-        summed = numbers.tolist()
+        *summed, is_finite = torch.cat([numbers, torch.isfinite(flat).all().view(1)]).tolist()
+        flat.div_(summed[0])
         for parameter, part, flag in zip(parameters, parts, summed[len(sums) + 2 :], strict=True):
-            parameter.grad = (part / summed[0]).view_as(parameter) if flag else None
+            parameter.grad = part.view_as(parameter) if flag else None
         if summed[len(sums) + 1]:
             self._agree(self.gather(self._wish()))
-        return summed[: len(sums) + 1], bool(torch.isfinite(flat).all())
+        return summed[: len(sums) + 1], bool(is_finite)
 
     def agreed(self, signals: StopSignals) -> AgreedSignals:
         self._signals = AgreedSignals(signals)
