@@ -22,7 +22,7 @@ from src.checkpoint import INTERRUPTED, load_checkpoint
 from src.data.batching import collate
 from src.gaussian_process.joined_model import Judge
 from src.graph import Batch
-from src.hardware.device import tf32_products
+from src.hardware.device import matrix_products
 from src.hardware.inference import predict_batches
 from src.run.trainer_setup import choose_kernels, resume
 from src.scoring.ensemble import Ensemble, find_checkpoints, load_ensemble
@@ -76,7 +76,7 @@ def low_precision(bench: Bench) -> Iterator[Row]:
         trainer, loaders = bench.trainer(
             f"low-{precision}-{form}", form, precision=precision, epochs=bench.sizes.epochs, **SHORT
         )
-        with tf32_products(precision, bench.device):
+        with matrix_products(precision, bench.device):
             trainer.fit(*loaders)
         errors = [row["train_rmse"] for row in trainer.progress.history]
         found: Row = {"RMSE of the first epoch": errors[0], "of the last": errors[-1], "holds": errors[-1] < errors[0]}

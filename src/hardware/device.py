@@ -115,7 +115,7 @@ def _warn_once(text: str) -> None:
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """fp32 on a CPU, else bf16 where the GPU has it and fp16 where not; a named precision is taken as it is.
 
-    Of 'tf32' all numbers are fp32; see tf32_products.
+    Of 'tf32' all numbers are fp32; see matrix_products.
     """
     if name == "auto":
         if device.type != "cuda":
@@ -125,16 +125,25 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 @contextlib.contextmanager
-def tf32_products(precision: str, device: torch.device) -> Iterator[None]:
-    """With the precision 'tf32' a CUDA GPU may multiply matrices of fp32 in TF32 meanwhile; nothing else changes."""
+def matrix_products(precision: str, device: torch.device) -> Iterator[None]:
+    """How a CUDA GPU multiplies matrices meanwhile: those of fp32 in TF32 where that is the precision.
+
+    Those of bf16 and fp16 are summed in fp32, where torch lets cuBLAS add the parts of long sums, as those over all
+    edges are, in the type of the factors.
+    """
     if precision == "tf32" and device.type != "cuda":
         log.info("precision = 'tf32' is the same as 'fp32' on %s: only CUDA GPUs have TF32", device)
-    earlier = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = earlier or (precision == "tf32" and device.type == "cuda")
+    flags = torch.backends.cuda.matmul
+    wanted = {f"allow_{name}_reduced_precision_reduction": False for name in ("bf16", "fp16")}
+    wanted["allow_tf32"] = flags.allow_tf32 or (precision == "tf32" and device.type == "cuda")
+    earlier = {name: getattr(flags, name) for name in wanted}
     try:
+        for name, value in wanted.items():
+            setattr(flags, name, value)
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = earlier
+        for name, value in earlier.items():
+            setattr(flags, name, value)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from src.data.prefetching import made_ahead
 from src.evaluation.findings import Split, split_json
 from src.graph import Batch
 from src.hardware.compilation import fastest_kernels, kernels_named
-from src.hardware.device import DeviceError, choose_device, sums_in_fixed_order, tf32_products
+from src.hardware.device import DeviceError, choose_device, matrix_products, sums_in_fixed_order
 from src.hardware.memory_plan import EFFECTIVE_BATCH
 from src.hardware.out_of_memory import parts_within
 from src.model import build_model
@@ -157,7 +157,7 @@ def train(plan: RunPlan, dataset: Dataset, world: World) -> tuple[Trainer, Signa
         raise DatasetError(f"the processes read unlike data sets from {settings.data.dataset_path}: {', '.join(found)}")
     if newest:
         resume(trainer, *newest)
-    with tf32_products(settings.training.precision, device):
+    with matrix_products(settings.training.precision, device):
         if plan.may_compile and not trainer.finished:
             choose_kernels(trainer, dataset.subset(split["train"]), newest[1]["kernels"] if newest else None)
         if world.is_main:

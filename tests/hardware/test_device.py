@@ -16,8 +16,8 @@ from src.hardware.device import (
     autocast,
     choose_device,
     choose_precision,
+    matrix_products,
     sums_in_fixed_order,
-    tf32_products,
 )
 from src.system.errors import UserError
 
@@ -162,7 +162,7 @@ def test_tf32_is_for_products_on_a_gpu_and_ends_with_the_training(
     caplog: pytest.LogCaptureFixture, precision: str, device: str, expected: bool
 ) -> None:
     caplog.set_level("INFO")
-    with contextlib.suppress(KeyboardInterrupt), tf32_products(precision, torch.device(device)):
+    with contextlib.suppress(KeyboardInterrupt), matrix_products(precision, torch.device(device)):
         assert torch.backends.cuda.matmul.allow_tf32 == expected
         raise KeyboardInterrupt
     assert not torch.backends.cuda.matmul.allow_tf32
@@ -179,3 +179,15 @@ def test_sums_are_in_a_fixed_order_where_that_is_wanted_and_only_as_long(wanted:
         raise KeyboardInterrupt
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory == before
+
+
+def test_a_gpu_adds_the_parts_of_long_sums_in_float32_while_it_trains() -> None:
+    flags = torch.backends.cuda.matmul
+
+    def reduced() -> list[bool]:
+        return [flags.allow_bf16_reduced_precision_reduction, flags.allow_fp16_reduced_precision_reduction]
+
+    before = reduced()
+    with matrix_products("bf16", torch.device("cuda")):
+        assert reduced() == [False, False]
+    assert reduced() == before == [True, True]
